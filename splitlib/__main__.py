@@ -1,0 +1,5 @@
+"""``python -m splitlib``."""
+
+from splitlib.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,287 @@
+"""Reported against measured: one table, with a status for every row by one stated rule."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from splitlib.config import RunConfig
+from splitlib.errors import ConfigError
+
+NOISE_CAP = 3
+"""Noise widens the tolerance this many times at most: scattered runs must not pass for agreement."""
+
+_DATA = ("real", "embedded", "none")
+# Runs that differ in one of these are never averaged: they give a reported row several result rows.
+_ORIGIN = ("data", "data_label", "model", "hardware", "document_settings")
+_SETTINGS = tuple(f.name for f in dataclasses.fields(RunConfig) if f.name != "seed")
+_NUMBERS = ("reported", "reported_sd", "source", "measured", "measured_sd", "n", "difference")
+_CHANGES = ("reported_change", "measured_change")
+
+Key = tuple[Any, ...]
+Row = dict[Any, Any]
+
+
+def status(
+    reported: float,
+    measured: float,
+    *,
+    tolerance: float,
+    data: str,
+    document_settings: bool,
+    noise: float = 0.0,
+    reported_change: float = math.nan,
+    measured_change: float = math.nan,
+) -> str:
+    """Judge one row; all numbers are in one unit, and NaN stands for a number that is not there.
+
+    The first line that holds:
+
+    1. *not run*: nothing was measured.
+    2. *not reported*: the document leaves the cell blank.
+    3. *reproduced*: the data is not embedded, the settings are the document's own, and the difference is at most
+       ``tolerance``, or at most ``2 * noise`` where that is wider, but never more than ``NOISE_CAP * tolerance``.
+    4. *trend only*: against the baseline, both changes rise, both fall, or both stay within ``tolerance``.
+    5. *differs*: all else, so also wherever a change is unknown.
+
+    Args:
+        reported: the document's value.
+        measured: the mean of the runs.
+        tolerance: the largest difference that counts as none, above 0.
+        data: ``"real"``, ``"embedded"``, or ``"none"`` for what depends on no data, such as MACs.
+        document_settings: whether the runs have the document's own settings.
+        noise: standard deviation of the difference.
+        reported_change: the document's value less its baseline's.
+        measured_change: the same of the measured values.
+
+    >>> status(95.7, 95.4, tolerance=0.5, data="real", document_settings=True)
+    'reproduced'
+    >>> status(95.7, 95.4, tolerance=0.5, data="embedded", document_settings=True)
+    'differs'
+    >>> changes = {"reported_change": -8.9, "measured_change": -36.2}
+    >>> status(87.1, 61.0, tolerance=0.5, data="embedded", document_settings=False, **changes)
+    'trend only'
+    """
+    if math.isnan(measured):
+        return "not run"
+    if math.isnan(reported):
+        return "not reported"
+    allowed = min(max(tolerance, 2 * noise), NOISE_CAP * tolerance)
+    if data != "embedded" and document_settings and _within(measured - reported, allowed):
+        return "reproduced"
+    if math.isnan(reported_change) or math.isnan(measured_change):
+        return "differs"
+    agree = _direction(reported_change, tolerance) == _direction(measured_change, tolerance)
+    return "trend only" if agree else "differs"
+
+
+def _within(value: float, limit: float) -> bool:
+    """Whether ``|value| <= limit``, also when rounding puts 95.7 - 95.2 a hair above 0.5."""
+    return abs(value) <= limit or math.isclose(abs(value), limit)
+
+
+def _direction(change: float, tolerance: float) -> int:
+    return 0 if _within(change, tolerance) else int(math.copysign(1, change))
+
+
+def compare(
+    reported: pd.DataFrame,
+    measured: pd.DataFrame,
+    *,
+    on: Sequence[str] | Mapping[str, str],
+    metric: str,
+    tolerance: float,
+    measured_metric: str | None = None,
+    spread: str | None = None,
+    baseline: Mapping[str, Any] | None = None,
+    relative: bool = False,
+) -> pd.DataFrame:
+    """Join a reported table with measured rows and give every reported row a :func:`status`.
+
+    Seeds become mean, sample standard deviation and n. Every reported row is there, in its order; it comes once for
+    each kind of run that matches it (other data, model, hardware or settings), and once, *not run*, if none does.
+    The changes that *trend only* speaks of are those against ``baseline``, measured on the same data, model, hardware
+    and settings. The baseline row itself has none, nor has any row whose measured baseline collapsed.
+
+    The measured side need not be training runs: any table will do that has the ``on`` columns, the metric, ``data`` and
+    ``document_settings``. Of times and bandwidths, the hardware is one of the document's settings.
+
+    Args:
+        reported: a table of :func:`splitlib.reported.load`, or some of its rows.
+        measured: one row a run. Must say ``data`` ("real", "embedded", or "none" for what depends on no data) and
+            ``document_settings`` (whether task, model, weights, data size and epochs are the document's); may say
+            ``data_label``, ``model``, ``hardware`` and ``collapsed``. Rows without the metric do not count. An empty
+            frame means that nothing was run.
+        on: columns that identify a row; a mapping gives the measured column's name for each reported one. A blank
+            matches a blank.
+        metric: the reported column to compare.
+        tolerance: the largest difference that counts as none: in the metric's unit, or a share if ``relative``.
+        measured_metric: the metric's name in ``measured``, if another.
+        spread: the reported column with the standard deviation of ``metric``.
+        baseline: reported columns and values that pick the one row all others are changes against.
+        relative: judge differences as shares of the reported value, and changes as shares of the baseline's: for
+            times, bandwidths and MACs.
+
+    Returns:
+        The ``on`` columns, ``metric``, ``reported``, ``reported_sd``, ``source`` (document and section), ``measured``,
+        ``measured_sd`` (blank for a single run), ``n``, ``difference`` (measured less reported, in the metric's unit),
+        ``reported_change`` and ``measured_change`` (shares if ``relative``), then what ``measured`` says of ``data``,
+        ``data_label``, ``model``, ``hardware`` and ``document_settings``, ``collapsed`` (how many of the n runs
+        predict one class) and ``status``.
+
+    Raises:
+        ConfigError: a column is missing, the tolerance is not positive, ``baseline`` picks no row or several, or rows
+            that would be averaged differ in a setting other than the seed, or have one ``key``.
+    """
+    pairs = dict(on) if isinstance(on, Mapping) else {name: name for name in on}
+    measured_metric = measured_metric or metric
+    _check_reported(reported, [*pairs, metric, *([spread] if spread else [])], metric, tolerance, relative)
+    _check_measured(measured, [*pairs.values(), measured_metric])
+
+    groups = _group(measured, list(pairs.values()), measured_metric)
+    rows = reported.to_dict("records")
+    base = _baseline_row(rows, baseline)
+    joined = []
+    for position, row in enumerate(rows):
+        base_groups = {} if base is None or base is row else groups.get(_key(base, pairs), {})
+        for origin, runs in groups.get(_key(row, pairs), {(): _NOT_RUN}).items():
+            base_runs = base_groups.get(origin, _NOT_RUN)
+            joined.append(
+                {
+                    "position": position,
+                    "reported": _number(row[metric]),
+                    "reported_sd": _number(row[spread]) if spread else math.nan,
+                    "source": _source(row),
+                    **runs,
+                    "base_reported": math.nan if base is None or base is row else _number(base[metric]),
+                    "base_measured": math.nan if base_runs["collapsed"] else base_runs["measured"],
+                }
+            )
+    table = pd.DataFrame(joined).assign(metric=metric).astype({"collapsed": "Int64"})
+    _add_judgement(table, tolerance, relative)
+    identity = reported[list(pairs)].iloc[table["position"]].reset_index(drop=True)
+    origin_columns = [name for name in _ORIGIN if name not in pairs]
+    columns = ["metric", *_NUMBERS, *_CHANGES, *origin_columns, "collapsed", "status"]
+    return pd.concat([identity, table[columns]], axis=1)
+
+
+def _add_judgement(table: pd.DataFrame, tolerance: float, relative: bool) -> None:
+    """Add ``difference``, the changes and ``status`` to the joined rows."""
+    table["difference"] = table["measured"] - table["reported"]
+    for side in ("reported", "measured"):
+        base = table[f"base_{side}"]
+        table[f"{side}_change"] = (table[side] - base) / (base.abs() if relative else 1.0)
+    unit = table["reported"].abs() if relative else pd.Series(1.0, index=table.index)
+    noise = (table["reported_sd"].fillna(0) ** 2 + table["measured_sd"].fillna(0) ** 2) ** 0.5
+    table["status"] = [
+        status(
+            row["reported"] / scale,
+            row["measured"] / scale,
+            tolerance=tolerance,
+            data=row["data"],
+            document_settings=bool(row["document_settings"]),
+            noise=sd / scale,
+            reported_change=row["reported_change"],
+            measured_change=row["measured_change"],
+        )
+        for row, scale, sd in zip(table.to_dict("records"), unit, noise, strict=True)
+    ]
+
+
+# --- The measured side -----------------------------------------------------------------------------------------------
+
+_NOT_RUN: Row = {"measured": math.nan, "measured_sd": math.nan, "n": 0, "collapsed": None, **dict.fromkeys(_ORIGIN)}
+
+
+def _group(measured: pd.DataFrame, columns: Sequence[str], metric: str) -> dict[Key, dict[Key, Row]]:
+    """Summarise the seeds: by row first, then by where the runs come from."""
+    groups: dict[Key, dict[Key, list[Row]]] = {}
+    for run in measured.to_dict("records"):
+        if not math.isnan(_number(run[metric])):
+            groups.setdefault(_key(run, columns), {}).setdefault(_key(run, _ORIGIN), []).append(run)
+    return {
+        key: {origin: _summary(runs, metric) for origin, runs in by_origin.items()} for key, by_origin in groups.items()
+    }
+
+
+def _summary(runs: Sequence[Row], metric: str) -> Row:
+    for name in _SETTINGS:
+        found = sorted({str(run.get(name)) for run in runs})
+        if len(found) > 1:
+            raise ConfigError(f"runs of one row differ in {name} ({', '.join(found)}); compare on it, or select runs")
+    keys = [run["key"] for run in runs if "key" in run]
+    if len(set(keys)) < len(keys):
+        raise ConfigError(f"run {max(keys, key=keys.count)} is there more than once; give one row a run")
+    values = pd.Series([_number(run[metric]) for run in runs])
+    return {
+        "measured": values.mean(),
+        "measured_sd": values.std(),
+        "n": len(runs),
+        "collapsed": sum(map(bool, (run["collapsed"] for run in runs))) if "collapsed" in runs[0] else None,
+        **{name: runs[0].get(name) for name in _ORIGIN},
+    }
+
+
+# --- Cells and checks ------------------------------------------------------------------------------------------------
+
+
+def _number(cell: Any) -> float:
+    return math.nan if pd.isna(cell) else float(cell)
+
+
+def _plain(cell: Any) -> Any:
+    """A cell as part of a key: 8 and 8.0 are equal, and so are all kinds of blank."""
+    if pd.isna(cell):
+        return None
+    return float(cell) if isinstance(cell, numbers.Real) else str(cell)
+
+
+def _key(row: Row, columns: Sequence[str] | Mapping[str, str]) -> Key:
+    return tuple(_plain(row.get(name)) for name in columns)
+
+
+def _source(row: Row) -> str:
+    """Document and section, and how the value was come by where that is not the text."""
+    how = row.get("source", "text")
+    return f"{row['document']} §{row['section']}" + ("" if how == "text" else f" ({how})")
+
+
+def _baseline_row(rows: Sequence[Row], baseline: Mapping[str, Any] | None) -> Row | None:
+    if baseline is None:
+        return None
+    found = [row for row in rows if all(_plain(row.get(name)) == _plain(value) for name, value in baseline.items())]
+    if len(found) != 1:
+        raise ConfigError(f"baseline {dict(baseline)} picks {len(found)} reported rows; it must pick one")
+    return found[0]
+
+
+def _check_reported(
+    reported: pd.DataFrame, columns: Sequence[str], metric: str, tolerance: float, relative: bool
+) -> None:
+    _check_columns("reported", reported, [*columns, "document", "section"])
+    if reported.empty:
+        raise ConfigError("the reported table has no rows; load it with splitlib.reported.load")
+    if not 0 < tolerance < math.inf:
+        raise ConfigError(f"tolerance must be a positive number, not {tolerance}")
+    if relative and (reported[metric] == 0).any():
+        raise ConfigError(f"a reported {metric} is 0, so differences are no share of it; use relative=False")
+
+
+def _check_measured(measured: pd.DataFrame, columns: Sequence[str]) -> None:
+    if measured.empty:
+        return
+    _check_columns("measured", measured, [*columns, "data", "document_settings"])
+    unknown = sorted(set(map(str, measured["data"])) - set(_DATA))
+    if unknown:
+        raise ConfigError(f"unknown data {unknown[0]!r} in the measured rows; choose from {', '.join(_DATA)}")
+
+
+def _check_columns(side: str, table: pd.DataFrame, columns: Sequence[str]) -> None:
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise ConfigError(f"the {side} table has no column {missing[0]!r}; it has {', '.join(map(str, table.columns))}")

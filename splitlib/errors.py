@@ -1,0 +1,20 @@
+"""The errors a user can cause, each one line that names the value and the remedy.
+
+The command line prints these without a traceback; anything else is a bug and shows one.
+"""
+
+
+class SplitlibError(Exception):
+    """Base of every error a user can act on."""
+
+
+class ConfigError(SplitlibError, ValueError):
+    """A setting is unknown, of the wrong type or impossible in combination."""
+
+
+class DataError(SplitlibError):
+    """A dataset or a set of weights is missing, unreadable or not what its name says."""
+
+
+class RecordError(SplitlibError):
+    """A result record or checkpoint on disk cannot be read or belongs to another version."""

@@ -1,0 +1,44 @@
+"""From a config to its unsplit model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from splitlib.config import RunConfig
+from splitlib.errors import ConfigError
+from splitlib.models import mobilenet, roberta
+
+
+def build_model(config: RunConfig, *, num_labels: int, hub: Path | None = None) -> nn.Module:
+    """Return the model of ``config`` on the CPU in float32, unsplit.
+
+    Whatever starts at random draws from torch's global generator: seed it first.
+    """
+    if config.kind == "vision":
+        return _vision(config, num_labels, hub)
+    model = _text(config, num_labels, hub)
+    if config.lora_rank:
+        roberta.add_lora(model, rank=config.lora_rank, alpha=config.lora_alpha or config.lora_rank)
+    return model
+
+
+def _vision(config: RunConfig, num_labels: int, hub: Path | None) -> nn.Module:
+    if config.model == "mobilenet_v2_tiny":
+        return mobilenet.mobilenet_v2_tiny(num_labels)
+    return mobilenet.mobilenet_v2(num_labels, weights=config.weights, hub=hub)
+
+
+def _text(config: RunConfig, num_labels: int, hub: Path | None) -> PreTrainedModel:
+    name = str(config.model)
+    if name == "roberta_tiny":
+        model = roberta.roberta_tiny(num_labels)
+    else:
+        build = roberta.random_encoder if config.weights == "random" else roberta.pretrained_encoder
+        model = build(name, num_labels, hub=hub)
+    longest = roberta.longest_input(model)
+    if config.max_length is not None and config.max_length > longest:
+        raise ConfigError(f"max_length {config.max_length} is more than the {longest} tokens {name} has positions for")
+    return model

@@ -1,0 +1,116 @@
+"""What every study notebook does in the same way: set up, run its rows, show tables, keep figures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from splitlib import plots
+from splitlib.config import RunConfig
+from splitlib.errors import ConfigError
+from splitlib.experiment import sweep
+from splitlib.profiles import Profile, get_profile
+from splitlib.results import RunRecord, to_frame
+from splitlib.runtime import environment, figures_dir, pick_device
+from splitlib.tally import RUN_DIR
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """One notebook's study at one profile."""
+
+    name: str
+    """The notebook's number and name, such as ``01_cola``."""
+    profile: Profile
+    data: str
+    """``embedded`` or ``real``."""
+    hub: Path | None
+    fresh: bool
+    device: str
+
+    def scale(self, document: RunConfig, **overrides: Any) -> RunConfig:
+        """Return a document's settings as this profile runs them on this data."""
+        return self.profile.scale(document, **{"data": self.data, **overrides})
+
+    def run(self, rows: Mapping[str, RunConfig], *, seeds: int = 0) -> dict[str, list[RunRecord]]:
+        """Run the documents' ``rows`` at this profile, each with several seeds (0: the profile's number).
+
+        Rows that were run before come from their records.
+        """
+        scaled = {label: self.scale(config) for label, config in rows.items()}
+        return sweep(scaled, seeds=seeds or self.profile.seeds, hub=self.hub, device=self.device, fresh=self.fresh)
+
+    def measured(self, rows: Mapping[str, RunConfig], runs: Mapping[str, list[RunRecord]]) -> pd.DataFrame:
+        """Return one table row for each record, with its row's label and whether it ran the document's own settings."""
+        frames = []
+        for label, records in runs.items():
+            document = rows[label]
+            frame = to_frame(records).assign(row_label=label)
+            frame["document_settings"] = [
+                r.config == document.replace(data="real", seed=r.config.seed) for r in records
+            ]
+            frames.append(frame)
+        return pd.concat(frames, ignore_index=True)
+
+    def save_figure(self, drawing: Figure, name: str, *, about_data: bool = True) -> None:
+        """Keep a figure as ``figures/<number>_<name>.png``; on embedded data ``_embedded`` joins the name.
+
+        Under ``run_all.py`` a copy goes to the run's folder; the smoke profile keeps nothing but that copy. Give
+        ``about_data=False`` for a figure that no dataset went into.
+        """
+        suffix = "_embedded" if about_data and self.data == "embedded" else ""
+        file = f"{self.name.split('_')[0]}_{name}{suffix}.png"
+        kept = None if self.profile.name == "smoke" else figures_dir() / file
+        run_dir = os.environ.get(RUN_DIR)
+        copy = Path(run_dir, "figures", file) if run_dir else None
+        for path in (kept, copy):
+            if path is not None:
+                plots.save(drawing, path)
+
+
+def start(
+    name: str, *, profile: str, data: str = "", hub: str = "", fresh: bool = False, device: str = "auto"
+) -> Study:
+    """Return the study a notebook's parameters mean; an empty ``data`` or ``hub`` takes the default.
+
+    Raises:
+        ConfigError: the profile, the data or the device is unknown.
+    """
+    chosen = get_profile(profile)
+    if data not in ("", "embedded", "real"):
+        raise ConfigError(f"unknown data {data!r}; use embedded or real, or leave it empty for the profile's")
+    pick_device(device)
+    return Study(
+        name=name,
+        profile=chosen,
+        data=data or chosen.data,
+        hub=Path(hub) if hub else None,
+        fresh=fresh,
+        device=device,
+    )
+
+
+def show_environment(study: Study) -> pd.DataFrame:
+    """Return what this notebook runs on, as a table: profile, data, hardware, versions."""
+    found = environment(pick_device(study.device))
+    versions = found.pop("versions")
+    rows = {"profile": f"{study.profile.name}: {study.profile.summary}", "data": study.data, **found, **versions}
+    return pd.DataFrame({"": rows})
+
+
+def settings_table(configs: Mapping[str, RunConfig]) -> pd.DataFrame:
+    """Return the settings in which the configs differ, one column for each label."""
+    table = pd.DataFrame({label: config.to_dict() for label, config in configs.items()})
+    return table[table.astype(str).nunique(axis=1) > 1]
+
+
+def show_comparison(table: pd.DataFrame) -> Any:
+    """Return the table of :func:`splitlib.comparison.compare` for display: no columns that are empty throughout."""
+    shown = table.dropna(axis="columns", how="all")
+    return shown.style.format(precision=2, na_rep="–").hide(axis="index")

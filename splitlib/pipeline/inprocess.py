@@ -1,0 +1,90 @@
+"""All stages in one process: torchgpipe runs micro-batches through them on any list of devices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torchgpipe import GPipe
+
+from splitlib.compressors import Compressor
+from splitlib.errors import ConfigError
+from splitlib.pipeline.boundary import Boundary, Traffic
+
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class _Autocast(nn.Module):
+    """Run a stage under autocast. torchgpipe's worker threads do not inherit it, so each stage enters it itself."""
+
+    def __init__(self, stage: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
+        super().__init__()
+        self.stage, self.dtype, self.device_type = stage, dtype, device.type
+
+    def forward(self, values: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        with torch.autocast(self.device_type, dtype=self.dtype):
+            return self.stage(values)
+
+
+class Pipeline(nn.Module):
+    """The stages as one module: inputs to logits, micro-batched, differentiable.
+
+    The loss is taken over the whole batch's logits, so gradients are the unsplit batch's (the original back-propagated
+    each micro-batch's mean undivided, which made them ``chunks`` times larger).
+    """
+
+    def __init__(self, gpipe: GPipe, traffic: Traffic) -> None:
+        super().__init__()
+        self.gpipe, self.traffic = gpipe, traffic
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return logits [B, classes] on the last stage's device."""
+        first = self.gpipe.devices[0]
+        (logits,) = self.gpipe(tuple(x.to(first, non_blocking=True) for x in inputs))
+        return logits
+
+
+def build_pipeline(
+    stages: Sequence[nn.Module],
+    *,
+    devices: Sequence[torch.device],
+    chunks: int,
+    activations: Compressor,
+    gradients: Compressor,
+    precision: str = "fp32",
+) -> Pipeline:
+    """Return ``stages`` as a torchgpipe pipeline with a boundary before each stage but the first.
+
+    Args:
+        stages: modules that map a tuple of tensors to a tuple of tensors; moved to their devices.
+        devices: one for each stage; a device may serve several.
+        chunks: micro-batches. Batch norm normalises each by its own statistics and updates its running ones with each.
+        activations: encodes what goes forward at every cut.
+        gradients: encodes what comes back.
+        precision: fp32, or the dtype every stage autocasts to.
+
+    Raises:
+        ConfigError: devices and stages differ in number, or the precision is not one this device can train in.
+    """
+    if len(devices) != len(stages):
+        raise ConfigError(f"{len(stages)} stages need {len(stages)} devices, not {len(devices)}")
+    check_precision(precision, devices)
+    traffic = Traffic()
+    parts = []
+    for index, (stage, device) in enumerate(zip(stages, devices, strict=True)):
+        part = _Autocast(stage, PRECISIONS[precision], device) if precision in PRECISIONS else stage
+        parts.append(nn.Sequential(Boundary(activations, gradients, traffic), part) if index else part)
+    gpipe = GPipe(
+        nn.Sequential(*parts), balance=[1] * len(parts), devices=list(devices), chunks=chunks, checkpoint="never"
+    )
+    return Pipeline(gpipe, traffic)
+
+
+def check_precision(precision: str, devices: Sequence[torch.device]) -> None:
+    """Refuse fp16 training on a CPU, for the reason 003 §2 gives."""
+    if precision == "fp16" and any(device.type == "cpu" for device in devices):
+        raise ConfigError(
+            "fp16 training on a CPU is refused: 003 §2 found that layer normalisation does not train in 16 bits there, "
+            "and NaN losses with Adam; use --precision bf16 or fp32, or --device cuda"
+        )

@@ -1,0 +1,161 @@
+"""Result records: one JSON file for each config, named by its key.
+
+A record holds the config, what was measured, and what it was measured on. Figures and tables are made from records
+alone, so every one of them can be redrawn without training.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from splitlib.config import RunConfig
+from splitlib.errors import RecordError
+from splitlib.runtime import results_dir, write_atomically
+from splitlib.training import EpochResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """What one run gave, and on what."""
+
+    config: RunConfig
+    data_label: str
+    """Which data was used, in words: goes into titles and table rows."""
+    data_fingerprint: str
+    """Hash of the samples themselves."""
+    metric: str
+    """The task's own metric: ``accuracy`` or ``matthews``."""
+    history: tuple[EpochResult, ...]
+    diverged: bool
+    """The loss stopped being a number and training ended early."""
+    activation_bytes: int
+    gradient_bytes: int
+    uncompressed_bytes: int
+    train_seconds: float
+    """Time inside training steps: no evaluation, no loading."""
+    samples_seen: int
+    parameters: int
+    environment: dict[str, Any]
+    splitlib_version: str
+    created: str
+    """UTC date and time, ISO 8601."""
+
+    @property
+    def last(self) -> EpochResult:
+        """The final epoch."""
+        return self.history[-1]
+
+    @property
+    def best(self) -> EpochResult:
+        """The epoch with the highest metric, the earliest of equals."""
+        return max(self.history, key=lambda epoch: getattr(epoch, self.metric))
+
+    @property
+    def collapsed(self) -> bool:
+        """True when the trained model predicts one class whatever it sees."""
+        return self.last.predicted_classes == 1
+
+    @property
+    def compression_ratio(self) -> float:
+        """Measured bytes over uncompressed bytes at the cuts; 1 without a cut."""
+        sent = self.activation_bytes + self.gradient_bytes
+        return sent / self.uncompressed_bytes if self.uncompressed_bytes else 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        values["config"] = self.config.to_dict()
+        values["history"] = [asdict(epoch) for epoch in self.history]
+        return values
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> RunRecord:
+        """Rebuild a record from :meth:`to_dict`'s output."""
+        history = tuple(EpochResult(**epoch) for epoch in values["history"])
+        return cls(**{**values, "config": RunConfig.from_dict(values["config"]), "history": history})
+
+    def row(self) -> dict[str, Any]:
+        """Return the record as one flat table row: config, data, hardware, metrics in per cent."""
+        best, last = self.best, self.last
+        return {
+            **self.config.to_dict(),
+            "key": self.config.key,
+            "data_label": self.data_label,
+            "hardware": self.environment["hardware"],
+            "metric": self.metric,
+            "best_percent": 100 * getattr(best, self.metric),
+            "last_percent": 100 * getattr(last, self.metric),
+            "best_epoch": best.epoch,
+            "best_accuracy_percent": 100 * max(epoch.accuracy for epoch in self.history),
+            "last_accuracy_percent": 100 * last.accuracy,
+            "collapsed": self.collapsed,
+            "diverged": self.diverged,
+            "compression_ratio": self.compression_ratio,
+            "samples_per_second": self.samples_seen / self.train_seconds if self.train_seconds else float("nan"),
+        }
+
+
+def record_path(config: RunConfig, folder: Path | None = None) -> Path:
+    """Return where the record of ``config`` lies, whether it exists or not: words for people, the key for us."""
+    words = [config.task, config.data, str(config.model).rsplit("/", 1)[-1], str(config.partition), config.compressor]
+    name = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "_", word) for word in words)
+    return (folder or results_dir()) / f"{name}-{config.key}.json"
+
+
+def load_record(config: RunConfig, folder: Path | None = None) -> RunRecord | None:
+    """Return the record of ``config``, or None if it was never run.
+
+    Raises:
+        RecordError: the file is there but cannot be read, or holds another config's record.
+    """
+    path = record_path(config, folder)
+    return read_record(path) if path.exists() else None
+
+
+def read_record(path: Path) -> RunRecord:
+    """Read one record file; raise RecordError with the remedy if it is damaged."""
+    try:
+        record = RunRecord.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RecordError(f"{path} is not a readable record ({error}); delete it, or run again with --fresh") from error
+    if not path.stem.endswith(record.config.key):
+        raise RecordError(
+            f"{path} holds the record of config {record.config.key}; delete it, or run again with --fresh"
+        )
+    return record
+
+
+def save_record(record: RunRecord, folder: Path | None = None) -> Path:
+    """Write the record, whole or not at all, and return its path."""
+    path = record_path(record.config, folder)
+    text = json.dumps(record.to_dict(), indent=1, allow_nan=True) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return path
+
+
+def all_records(folder: Path | None = None) -> list[RunRecord]:
+    """Return every record in the folder, ordered by file name."""
+    return [read_record(path) for path in sorted((folder or results_dir()).glob("*.json"))]
+
+
+def to_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
+    """Return one row for each record: see :meth:`RunRecord.row`."""
+    return pd.DataFrame([record.row() for record in records])
+
+
+def history_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
+    """Return one row for each epoch of each record, with the record's key, seed and data."""
+    return pd.DataFrame(
+        [
+            {"key": record.config.key, "seed": record.config.seed, "data_label": record.data_label, **asdict(epoch)}
+            for record in records
+            for epoch in record.history
+        ]
+    )

@@ -1,0 +1,127 @@
+"""Where a run executes: device, random state, folders, and the fingerprint of hardware and versions."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import random
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from splitlib.errors import ConfigError
+
+FINGERPRINT_PACKAGES = ("torch", "torchvision", "transformers", "datasets", "torchgpipe", "peft", "numpy")
+
+
+def project_root() -> Path:
+    """Return the nearest folder at or above the working directory that holds ``run_all.py``, else the directory itself.
+
+    Notebooks start in ``notebooks/``, the command line anywhere: both find the same ``results/``.
+    """
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / "run_all.py").is_file()), here)
+
+
+def results_dir() -> Path:
+    """Return the folder of result records: ``$SPLITLIB_RESULTS``, else ``results/`` of the project."""
+    return Path(os.environ.get("SPLITLIB_RESULTS") or project_root() / "results")
+
+
+def figures_dir() -> Path:
+    """Return the folder of figures: ``$SPLITLIB_FIGURES``, else ``figures/`` of the project."""
+    return Path(os.environ.get("SPLITLIB_FIGURES") or project_root() / "figures")
+
+
+def checkpoints_dir() -> Path:
+    """Return the folder of unfinished runs' checkpoints: ``$SPLITLIB_CHECKPOINTS``, else ``runs/checkpoints``."""
+    return Path(os.environ.get("SPLITLIB_CHECKPOINTS") or project_root() / "runs" / "checkpoints")
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """Return the device called ``name``; ``"auto"`` takes the first GPU, else the CPU.
+
+    Raises:
+        ConfigError: the name is unknown to torch, or the machine has no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"unsupported device {name!r}; use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"no device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's and torch's global generators (CPU and every GPU); the library draws from nothing else."""
+    random.seed(seed)
+    torch.manual_seed(seed)
+
+
+@cache
+def _processor() -> str:
+    """Return the processor's name as the operating system gives it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    if platform.system() == "Darwin":
+        answer = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True)
+        if answer.returncode == 0:
+            return answer.stdout.strip()
+    return platform.processor() or platform.machine()
+
+
+def hardware(device: torch.device) -> str:
+    """Return what a table calls the hardware: the GPU's name, or the processor and the threads torch uses."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_processor()}, {torch.get_num_threads()} threads"
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Return the fingerprint that goes into a record: hardware, operating system, Python and package versions."""
+    return {
+        "hardware": hardware(device),
+        "device": device.type,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in FINGERPRINT_PACKAGES},
+    }
+
+
+@contextlib.contextmanager
+def temporary_beside(path: Path) -> Iterator[Path]:
+    """Yield a temporary file in ``path``'s folder and rename it to ``path`` if the block succeeds, else remove it.
+
+    A reader sees the old file or the new one, never half of either.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Call ``write(temporary)`` and move the result to ``path``."""
+    with temporary_beside(path) as temporary:
+        write(temporary)

@@ -1,0 +1,36 @@
+"""Which records a run of the workbook found and which it trained, told by the kernels through one file.
+
+A kernel that ``run_all.py`` started knows its run folder and its notebook from the environment. It appends one line
+for each record, so that nothing is lost when it dies.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+RUN_DIR = "SPLITLIB_RUN_DIR"
+"""Environment variable: the folder of this run, absolute. Figures go to its ``figures/``."""
+NOTEBOOK = "SPLITLIB_NOTEBOOK"
+"""Environment variable: the name of the notebook this kernel executes, such as ``01_cola``."""
+FILE_NAME = "records.jsonl"
+
+
+def note_record(key: str, *, trained: bool) -> None:
+    """Tell the run that the record ``key`` was trained or found; does nothing outside ``run_all.py``."""
+    folder = os.environ.get(RUN_DIR)
+    if folder:
+        line = {"notebook": os.environ.get(NOTEBOOK, ""), "key": key, "trained": trained}
+        with open(Path(folder, FILE_NAME), "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def count_records(run_dir: Path, notebook: str) -> tuple[int, int]:
+    """Return how many distinct records ``notebook`` found and how many it trained in this run."""
+    path = run_dir / FILE_NAME
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    notes = [json.loads(line) for line in lines if line.endswith("}")]  # a killed kernel may leave half a line
+    asked = {note["key"] for note in notes if note["notebook"] == notebook}
+    trained = {note["key"] for note in notes if note["notebook"] == notebook and note["trained"]}
+    return len(asked - trained), len(trained)

@@ -1,0 +1,256 @@
+"""One loop trains everything, one function evaluates it.
+
+A run can stop after any step and go on later with the same bits: data order and augmentation are functions of the seed,
+epoch and step, and everything else that changes is in the checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from sklearn.metrics import accuracy_score, matthews_corrcoef
+from torch import Tensor, nn
+from transformers import get_scheduler
+
+from splitlib.config import RunConfig
+from splitlib.data import TaskData, eval_batches, train_batches
+from splitlib.errors import RecordError
+from splitlib.pipeline.inprocess import Pipeline
+from splitlib.progress import Progress
+from splitlib.runtime import write_atomically
+
+CHECKPOINT_SECONDS = 60.0
+EVAL_BATCH = 128
+SCHEDULES = {"constant": "constant_with_warmup"}  # config's name -> transformers' where they differ
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochResult:
+    """What one epoch gave. Metrics are shares (accuracy in [0, 1]) or a correlation (Matthews in [-1, 1])."""
+
+    epoch: int
+    train_loss: float
+    eval_loss: float
+    accuracy: float
+    matthews: float
+    predicted_classes: int
+    """How many different classes the model predicted; 1 means it has collapsed."""
+
+
+@dataclass
+class TrainingState:
+    """Where a run stands, besides what the optimizer and the model hold."""
+
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    train_seconds: float = 0.0
+    diverged: bool = False
+    history: list[EpochResult] = field(default_factory=list)
+
+
+class Trainer:
+    """Everything that changes while a run trains, so that it can be checkpointed and restored as one thing."""
+
+    def __init__(self, pipeline: Pipeline, data: TaskData, config: RunConfig) -> None:
+        self.pipeline, self.data, self.config = pipeline, data, config
+        self.devices = pipeline.gpipe.devices
+        self.optimizer = make_optimizer(pipeline, config)
+        self.steps_per_epoch = len(train_batches(data, batch_size=config.batch_size, seed=config.seed, epoch=0))
+        total = config.epochs * self.steps_per_epoch
+        self.scheduler = get_scheduler(
+            SCHEDULES.get(config.scheduler, config.scheduler), self.optimizer, round(config.warmup * total), total
+        )
+        self.scaler = torch.amp.GradScaler(self.devices[-1].type, enabled=config.precision == "fp16")
+        self.state = TrainingState()
+
+    @property
+    def finished(self) -> bool:
+        """True when no epoch is left, or the loss stopped being a number."""
+        return self.state.diverged or self.state.epoch >= self.config.epochs
+
+    @property
+    def steps_done(self) -> int:
+        """Optimizer steps taken so far, those before a resumption included."""
+        return self.state.epoch * self.steps_per_epoch + self.state.step
+
+    def fit(self, checkpoint: Path, progress: Progress, workers: int = 0) -> TrainingState:
+        """Train until :attr:`finished`, evaluating after each epoch.
+
+        The state is saved to ``checkpoint`` after each epoch, once a minute, and when Ctrl-C stops it.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C, after the current step was finished and saved.
+        """
+        saved = time.monotonic()
+        with _deferred_interrupt() as interrupted:
+            while not self.finished:
+                for inputs, labels in self._rest_of_epoch(workers):
+                    loss = self._timed_step(inputs, labels)
+                    progress.advance(loss=loss)
+                    late = time.monotonic() - saved > CHECKPOINT_SECONDS
+                    if late or interrupted.is_set():
+                        self.save(checkpoint)
+                        saved = time.monotonic()
+                    if interrupted.is_set():
+                        raise KeyboardInterrupt
+                    if self.state.diverged:
+                        break
+                self._end_epoch(progress)
+                self.save(checkpoint)
+        return self.state
+
+    def _rest_of_epoch(self, workers: int) -> Any:
+        return train_batches(
+            self.data,
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            epoch=self.state.epoch,
+            start=self.state.step,
+            workers=workers,
+        )
+
+    def _timed_step(self, inputs: tuple[Tensor, ...], labels: Tensor) -> float:
+        started = time.perf_counter()
+        loss = self.step(inputs, labels)
+        self.state.train_seconds += time.perf_counter() - started
+        self.state.step += 1
+        self.state.loss_sum += loss
+        self.state.diverged = not _is_finite(loss)
+        return loss
+
+    def step(self, inputs: tuple[Tensor, ...], labels: Tensor) -> float:
+        """Take one optimizer step on a batch and return its mean loss."""
+        self.pipeline.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        logits = self.pipeline(*inputs)
+        loss = nn.functional.cross_entropy(logits.float(), labels.to(logits.device))
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.scheduler.step()
+        return loss.item()
+
+    def _end_epoch(self, progress: Progress) -> None:
+        state = self.state
+        result = evaluate(
+            self.pipeline, self.data, epoch=state.epoch + 1, train_loss=state.loss_sum / max(state.step, 1)
+        )
+        progress.advance(0, **{self.data.metric: getattr(result, self.data.metric)})
+        state.history.append(result)
+        state.epoch, state.step, state.loss_sum = state.epoch + 1, 0, 0.0
+
+    def save(self, path: Path) -> None:
+        """Write everything that changes to ``path``, whole or not at all."""
+        contents = {
+            "key": self.config.key,
+            "data": self.data.fingerprint,
+            "state": asdict(self.state),
+            "traffic": asdict(self.pipeline.traffic),
+            "model": self.pipeline.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "cpu_random": torch.get_rng_state(),
+            "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+        write_atomically(path, lambda temporary: torch.save(contents, temporary))
+
+    def restore(self, path: Path) -> None:
+        """Go on from what :meth:`save` wrote.
+
+        Raises:
+            RecordError: the file is unreadable, or was made by another config or on other data.
+        """
+        contents = _read_checkpoint(path)
+        if contents.get("key") != self.config.key or contents.get("data") != self.data.fingerprint:
+            raise RecordError(f"{path} is a checkpoint of another config or of other data; delete it to start again")
+        state = dict(contents["state"])
+        state["history"] = [EpochResult(**epoch) for epoch in state["history"]]
+        self.state = TrainingState(**state)
+        for name, value in contents["traffic"].items():
+            setattr(self.pipeline.traffic, name, value)
+        self.pipeline.load_state_dict(contents["model"])
+        self.optimizer.load_state_dict(contents["optimizer"])
+        self.scheduler.load_state_dict(contents["scheduler"])
+        self.scaler.load_state_dict(contents["scaler"])
+        torch.set_rng_state(contents["cpu_random"])
+        if torch.cuda.is_available() and contents["cuda_random"]:
+            torch.cuda.set_rng_state_all(contents["cuda_random"])
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    try:
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever torch's zip reader or restricted unpickler meets in a damaged file
+        raise RecordError(f"{path} is not a readable checkpoint; delete it to start the run again") from error
+    if not isinstance(contents, dict):
+        raise RecordError(f"{path} is not a splitlib checkpoint; delete it to start the run again")
+    return contents
+
+
+def make_optimizer(model: nn.Module, config: RunConfig) -> torch.optim.Optimizer:
+    """Return the optimizer of ``config`` over the parameters that train."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(parameters, config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(
+        parameters, config.lr, betas=(0.9, config.adam_beta2), eps=config.adam_eps, weight_decay=config.weight_decay
+    )
+
+
+@torch.no_grad()
+def evaluate(pipeline: Pipeline, data: TaskData, *, epoch: int, train_loss: float) -> EpochResult:
+    """Return the metrics of ``pipeline`` on the whole evaluation split; compression at the cuts stays on."""
+    pipeline.eval()
+    logits, labels = [], []
+    for inputs, batch_labels in eval_batches(data, batch_size=EVAL_BATCH):
+        logits.append(pipeline(*inputs).float().cpu())
+        labels.append(batch_labels)
+    all_logits, all_labels = torch.cat(logits), torch.cat(labels)
+    predicted = all_logits.argmax(dim=1)
+    return EpochResult(
+        epoch=epoch,
+        train_loss=train_loss,
+        eval_loss=nn.functional.cross_entropy(all_logits, all_labels).item(),
+        accuracy=float(accuracy_score(all_labels, predicted)),
+        matthews=float(matthews_corrcoef(all_labels, predicted)),
+        predicted_classes=predicted.unique().numel(),
+    )
+
+
+def _is_finite(loss: float) -> bool:
+    return loss - loss == 0.0
+
+
+@contextlib.contextmanager
+def _deferred_interrupt() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C into an event, so that a step ends before the run stops; the second acts at once.
+
+    Outside the main thread Python delivers no signals, and the event simply stays unset.
+    """
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    previous = signal.getsignal(signal.SIGINT)
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        event.set()
+        signal.signal(signal.SIGINT, previous)
+
+    signal.signal(signal.SIGINT, remember)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -1,0 +1,24 @@
+"""Every test keeps its records, figures and checkpoints to itself."""
+
+import os
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may depend on a network
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path, monkeypatch):
+    """Point everything splitlib writes to the test's own folder."""
+    for variable, folder in (("RESULTS", "results"), ("FIGURES", "figures"), ("CHECKPOINTS", "checkpoints")):
+        monkeypatch.setenv(f"SPLITLIB_{variable}", str(tmp_path / folder))
+    monkeypatch.delenv("SPLITLIB_RUN_DIR", raising=False)
+
+
+@pytest.fixture
+def real_hub():
+    """The mirror of real data and weights, when ``SPLITLIB_HUB`` names one."""
+    hub = os.environ.get("SPLITLIB_HUB")
+    if not hub or not os.path.isdir(hub):
+        pytest.skip("SPLITLIB_HUB names no mirror of real data")
+    return hub

@@ -1,0 +1,132 @@
+"""The command line: one run, one record; every mistake is one line and writes nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from splitlib import cli
+from splitlib.compressors import compressor_options
+from splitlib.config import setting_fields
+from splitlib.results import all_records, read_record
+
+SMOKE = ["run", "--profile", "smoke"]
+
+
+def config_of(*arguments: str):
+    """The config a command line means."""
+    return cli.config_from_options(cli._parser().parse_args(["run", *arguments]))
+
+
+@pytest.mark.parametrize(
+    ("task", "settings"),
+    [
+        ("cifar10", ["--compressor", "sort", "--level-bits", "6", "--bin-bits", "2", "--chunks", "4"]),
+        (
+            "cola",
+            ["--compressor", "uniform", "--bits", "4", "--gradient-compressor", "uniform", "--gradient-bits", "8"],
+        ),
+    ],
+)
+def test_one_run_one_record(task, settings, capsys):
+    assert cli.main([*SMOKE, "--task", task, *settings]) == 0
+    (record,) = all_records()
+    shown = capsys.readouterr().out
+    assert record.config.task == task and record.config.compressor == settings[1]
+    assert record.compression_ratio < 0.4
+    assert record.config.key in shown and record.data_label in shown and "samples/s" in shown
+    stamp = record.created
+    assert cli.main([*SMOKE, "--task", task, *settings]) == 0
+    assert all_records()[0].created == stamp
+
+
+def test_records_lists_what_there_is(capsys):
+    assert cli.main(["records"]) == 0
+    assert "no records yet" in capsys.readouterr().out
+    cli.main(["run", "--profile", "smoke", "--task", "rte"])
+    capsys.readouterr()
+    assert cli.main(["records"]) == 0
+    assert "rte" in capsys.readouterr().out
+
+
+def test_settings_win_over_profile_and_document():
+    config = config_of("--profile", "real", "--task", "rte", "--epochs", "3", "--lr", "1e-3", "--batch-size", "8")
+    assert (config.epochs, config.lr, config.batch_size, config.data) == (3, 1e-3, 8, "real")
+
+
+def test_compressor_parameters_reach_the_config():
+    config = config_of("--compressor", "sort", "--level-bits", "3", "--bin-bits", "1")
+    assert config.compressor_options == {"level_bits": 3, "bin_bits": 1}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--task", "mnist"], ["mnist"]),
+        (["--epochs", "many"], ["--epochs", "many"]),
+        (["--compresor", "sort"], ["--compresor"]),
+        (["--task", "cifar10", "--partition", "condition_1"], ["condition_1", "first_last"]),
+        (["--batch-size", "2", "--chunks", "4"], ["batch_size 2", "chunks 4"]),
+        (["--compressor", "sort", "--bits", "3"], ["no parameter 'bits'"]),
+        (["--compressor", "gzip"], ["gzip"]),
+        (["--gradient-compressor", "gzip"], ["gzip"]),
+        (["--profile", "fast"], ["fast"]),
+        (["--device", "tpu"], ["tpu"]),
+        (["--device", "cuda:99"], ["cuda:99"]),
+        (["--workers", "-1"], ["workers", "-1"]),
+        (["--data", "real", "--hub", "/nowhere/at/all"], ["/nowhere/at/all"]),
+        (["--precision", "fp16", "--device", "cpu"], ["003"]),
+        (["--model", "roberta_tiny", "--weights", "pretrained"], ["roberta_tiny"]),
+    ],
+)
+def test_mistakes_are_one_line_and_write_nothing(arguments, words, capsys, tmp_path):
+    try:
+        status = cli.main([*SMOKE, *arguments])
+    except SystemExit as stop:
+        status = stop.code
+    error = capsys.readouterr().err
+    assert status == 2
+    assert error.count("\n") == 1, error
+    for word in words:
+        assert word in error
+    assert not (tmp_path / "results").exists() and not (tmp_path / "checkpoints").exists()
+
+
+def test_help_names_every_setting_and_parameter(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["run", "--help"])
+    shown = capsys.readouterr().out
+    names = [f.name for f in setting_fields() if not f.name.endswith("_options")] + list(compressor_options())
+    missing = [name for name in names if "--" + name.replace("_", "-") not in shown]
+    assert not missing
+    assert "examples:" in shown
+
+
+def test_ctrl_c_in_a_terminal_leaves_a_resumable_run(tmp_path):
+    """A real process, a real SIGINT: it saves, exits 130, and the next call goes on to the record."""
+    command = [
+        sys.executable, "-m", "splitlib", "run", "--task", "cola", "--profile", "smoke", "--train-samples", "640",
+        "--epochs", "200",
+    ]  # fmt: skip
+    environment = {**os.environ, "SPLITLIB_PROGRESS": "log"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    first_line = process.stdout.readline()
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert first_line.endswith(": 0/4000\n") or "0/4000" in first_line
+    assert process.returncode == 130, error
+    assert "goes on from here" in error and "Traceback" not in error
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 1
+    assert not (tmp_path / "results").exists()
+
+
+def test_record_is_readable_by_hand(capsys):
+    cli.main([*SMOKE, "--task", "rte"])
+    path = next(line.split()[-1] for line in capsys.readouterr().out.splitlines() if line.startswith("record"))
+    from pathlib import Path
+
+    assert read_record(Path(path)).config.task == "rte"

@@ -1,0 +1,143 @@
+"""Payloads decode with nothing but themselves, have exactly the size they should, and keep their error bound."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from splitlib.compressors import COMPRESSORS, HEADER_BYTES, Payload, decode, make_compressor
+from splitlib.compressors.base import PayloadError
+from splitlib.compressors.packing import pack, packed_nbytes, unpack
+from splitlib.errors import ConfigError
+
+CODECS = {
+    "none": {},
+    "cast": {"dtype": "bfloat16"},
+    "uniform": {"bits": 5},
+    "sort": {"level_bits": 3, "bin_bits": 2},
+}
+AWKWARD = {
+    "empty": torch.empty(0, 3),
+    "scalar": torch.tensor(3.0),
+    "one": torch.tensor([2.5]),
+    "constant": torch.full((40,), -1.25),
+    "two values": torch.tensor([0.0, 1.0]).repeat(20),
+    "denormal": torch.tensor([1e-45, 0.0, 3e-45]),
+    "huge": torch.tensor([3e38, -3e38, 0.0]),
+    "not contiguous": torch.arange(24.0).reshape(4, 6).t(),
+    "channels last": torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last),
+    "relu": torch.randn(1000).relu(),
+}
+
+
+@given(st.integers(1, 16), st.integers(0, 70), st.integers(0, 2**32 - 1))
+@settings(max_examples=300, deadline=None)
+def test_packing_keeps_every_code_in_the_fewest_bytes(bits, numel, seed):
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.randint(0, 1 << bits, (numel,), generator=generator, dtype=torch.int32)
+    packed = pack(codes, bits)
+    assert packed.numel() == packed_nbytes(numel, bits) == -(-numel * bits // 8)
+    assert torch.equal(unpack(packed, bits, numel), codes)
+
+
+def test_packed_bits_are_little_endian():
+    codes = [5, 0, 7, 2, 1, 6, 3, 4]
+    packed = pack(torch.tensor(codes, dtype=torch.int32), 3)
+    as_integer = sum(code << (3 * i) for i, code in enumerate(codes))
+    assert bytes(packed.tolist()) == as_integer.to_bytes(3, "little")
+
+
+@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("case", AWKWARD)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_awkward_tensors_come_back_in_shape_and_dtype(name, case, dtype):
+    x = AWKWARD[case].to(dtype)
+    back = decode(make_compressor(name, **CODECS[name]).encode(x))
+    assert back.shape == x.shape and back.dtype == dtype
+    if name == "none" or not torch.isfinite(x).all():
+        assert torch.equal(back, x)
+    else:
+        assert torch.isfinite(back).all()
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_inf_and_nan_arrive_exactly(name):
+    x = torch.randn(100)
+    x[3], x[5] = float("inf"), float("nan")
+    payload = make_compressor(name, **CODECS[name]).encode(x)
+    assert payload.header.raw
+    assert decode(payload).numpy().tobytes() == x.numpy().tobytes()
+
+
+@pytest.mark.parametrize("bits", range(1, 17))
+def test_uniform_keeps_its_size_and_error_bound(bits):
+    x = torch.randn(1001, generator=torch.Generator().manual_seed(bits))
+    payload = make_compressor("uniform", bits=bits).encode(x)
+    step = (x.max() - x.min()) / (2**bits - 1)
+    assert payload.nbytes == HEADER_BYTES + 8 + -(-1001 * bits // 8)
+    assert (decode(payload) - x).abs().max() <= 0.5 * step + 4e-6
+
+
+@pytest.mark.parametrize(("level_bits", "bin_bits"), [(12, 4), (9, 3), (6, 2), (3, 1), (1, 3), (0, 4), (4, 0)])
+def test_sort_keeps_its_size_and_error_bound_in_each_bin(level_bits, bin_bits):
+    x = torch.randn(4096, generator=torch.Generator().manual_seed(0)).relu()
+    payload = make_compressor("sort", level_bits=level_bits, bin_bits=bin_bits).encode(x)
+    assert payload.nbytes == HEADER_BYTES + (8 << bin_bits) + 4096 * (level_bits + bin_bits) // 8
+    ordered, index = x.sort(stable=True)
+    error = (decode(payload)[index] - ordered).abs().reshape(1 << bin_bits, -1)
+    bins = ordered.reshape(1 << bin_bits, -1)
+    step = (bins[:, -1] - bins[:, 0]) / max(2**level_bits - 1, 1)
+    limit = 0.5 * step if level_bits else bins[:, -1] - bins[:, 0]
+    assert (error.max(dim=1).values <= limit + 1e-6).all()
+
+
+def test_equal_count_bins_spend_levels_where_the_values_are():
+    """On a dense cluster with one outlier, uniform wastes its levels and sort does not (001 §2's reason to sort)."""
+    x = torch.cat([torch.randn(4000) * 0.01, torch.tensor([100.0])])
+    errors = {
+        name: (decode(make_compressor(name, **options).encode(x)) - x).square().mean()
+        for name, options in (("uniform", {"bits": 8}), ("sort", {"level_bits": 6, "bin_bits": 2}))
+    }
+    assert errors["sort"] < errors["uniform"]
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_damaged_payloads_are_errors(name):
+    message = make_compressor(name, **CODECS[name]).encode(torch.randn(50)).message
+    bad_codec, bad_magic = message.clone(), message.clone()
+    bad_codec[3], bad_magic[0] = 200, 0
+    for damaged, words in (
+        (message[:10], "shorter than its"),
+        (message[:-1], "its header implies"),
+        (torch.cat([message, message[:1]]), "its header implies"),
+        (bad_magic, "not a splitlib payload"),
+        (bad_codec, "corrupted"),
+    ):
+        with pytest.raises(PayloadError, match=words):
+            decode(Payload(damaged))
+
+
+def test_integers_are_refused():
+    with pytest.raises(PayloadError, match="int64"):
+        make_compressor("none").encode(torch.arange(3))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("zip", {}, "unknown compressor 'zip'; choose from none"),
+        ("sort", {"bits": 8}, "no parameter 'bits'; it takes level_bits, bin_bits"),
+        ("none", {"bits": 8}, "it takes no parameters"),
+        ("uniform", {"bits": 8.0}, "bits must be int, not 8.0"),
+        ("uniform", {"bits": 17}, "from 1 to 16, not 17"),
+        ("sort", {"level_bits": 12, "bin_bits": 5}, "1 to 16 bits"),
+        ("cast", {"dtype": "int8"}, "float16 or bfloat16, not 'int8'"),
+    ],
+)
+def test_mistakes_are_one_clear_line(name, options, words):
+    with pytest.raises(ConfigError, match=words):
+        make_compressor(name, **options)
+
+
+def test_every_registered_compressor_is_tested_here():
+    assert set(CODECS) == set(COMPRESSORS)

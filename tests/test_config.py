@@ -1,0 +1,161 @@
+"""The config: defaults, keys, and one clear line for each mistake."""
+
+import dataclasses
+
+import pytest
+
+from splitlib.config import PARTITIONS, RunConfig
+from splitlib.errors import ConfigError
+from splitlib.profiles import DOCUMENT_SETTINGS, PROFILES, get_profile
+
+
+def test_defaults_follow_the_task():
+    text, vision = RunConfig(task="cola"), RunConfig(task="cifar100")
+    assert (text.model, text.partition, text.max_length, text.image_size) == ("roberta-base", "condition_1", 128, None)
+    assert (vision.model, vision.partition, vision.max_length, vision.image_size) == (
+        "mobilenet_v2",
+        "first_last",
+        None,
+        224,
+    )
+
+
+def test_spelling_out_a_default_does_not_change_the_key():
+    assert RunConfig(task="rte") == RunConfig(task="rte", max_length=128, compressor_options={})
+    assert RunConfig(task="rte").key == RunConfig(task="rte", max_length=128).key
+    assert hash(RunConfig(task="rte")) == hash(RunConfig(task="rte", max_length=128))
+
+
+def test_order_of_options_does_not_change_the_key():
+    one = RunConfig(compressor="sort", compressor_options={"level_bits": 6, "bin_bits": 2})
+    other = RunConfig(compressor="sort", compressor_options={"bin_bits": 2, "level_bits": 6})
+    assert one.key == other.key
+
+
+def test_every_setting_changes_the_key():
+    base = RunConfig(task="cola", compressor="sort")
+    changes = {
+        "task": "rte",
+        "data": "real",
+        "train_samples": 500,
+        "eval_samples": 9,
+        "max_length": 64,
+        "model": "other/encoder",
+        "weights": "random",
+        "lora_rank": 8,
+        "partition": "condition_2",
+        "chunks": 2,
+        "compressor": "uniform",
+        "compressor_options": {"level_bits": 3},
+        "gradient_compressor": "uniform",
+        "epochs": 3,
+        "batch_size": 8,
+        "optimizer": "adam",
+        "lr": 1e-3,
+        "weight_decay": 0.1,
+        "adam_eps": 1e-6,
+        "adam_beta2": 0.98,
+        "scheduler": "cosine",
+        "warmup": 0.06,
+        "precision": "bf16",
+        "seed": 1,
+    }
+    keys = {name: base.replace(**{name: value}).key for name, value in changes.items()}
+    assert len({base.key, *keys.values()}) == len(changes) + 1
+    untested = {f.name for f in dataclasses.fields(RunConfig)} - set(changes)
+    assert untested == {"image_size", "lora_alpha", "momentum", "gradient_options"}  # need another task or setting
+
+
+def test_configs_are_frozen():
+    config = RunConfig(compressor="sort", compressor_options={"bin_bits": 2})
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.epochs = 3
+    with pytest.raises(TypeError):
+        config.compressor_options["bin_bits"] = 3
+
+
+def test_json_round_trip():
+    config = RunConfig(compressor="sort", compressor_options={"level_bits": 6, "bin_bits": 2}, lora_rank=8)
+    assert RunConfig.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"task": "mnist"}, ["unknown task 'mnist'", "cifar10"]),
+        ({"task": ["cola"]}, ["task must be str"]),
+        ({"epochs": "3"}, ["epochs must be int", "'3'"]),
+        ({"epochs": True}, ["epochs must be int", "True"]),
+        ({"epochs": 0}, ["epochs must be at least 1"]),
+        ({"lr": float("nan")}, ["lr must be a positive number", "nan"]),
+        ({"lr": -1.0}, ["lr must be a positive number"]),
+        ({"warmup": 1.0}, ["warmup must be in [0, 1)"]),
+        ({"optimizer": "lamb"}, ["unknown optimizer 'lamb'", "adamw"]),
+        ({"batch_size": 2, "chunks": 4}, ["batch_size 2", "chunks 4", "micro-batch"]),
+        ({"train_samples": 8, "batch_size": 16}, ["train_samples 8", "batch_size 16"]),
+        ({"partition": "first_last"}, ["unknown partition 'first_last'", "condition_1"]),
+        ({"partition": "none", "compressor": "sort"}, ["needs a cut"]),
+        ({"image_size": 32}, ["image_size is for vision"]),
+        ({"task": "cifar10", "max_length": 32}, ["max_length is for text"]),
+        ({"task": "cifar10", "lora_rank": 8}, ["lora_rank is for text"]),
+        ({"task": "cifar10", "model": "resnet"}, ["unknown vision model 'resnet'"]),
+        ({"model": "mobilenet_v2"}, ["for vision tasks"]),
+        ({"model": "roberta_tiny"}, ["no pretrained weights for roberta_tiny", "random"]),
+        ({"lora_alpha": 16}, ["needs a lora_rank"]),
+        ({"momentum": 0.9}, ["momentum is for sgd"]),
+        ({"optimizer": "sgd", "adam_eps": 1e-6}, ["sgd does not use them"]),
+        ({"gradient_options": {"bits": 8}}, ["need a gradient_compressor"]),
+        ({"compressor_options": 3}, ["compressor_options must be"]),
+    ],
+)
+def test_mistakes_are_one_clear_line(settings, words):
+    with pytest.raises(ConfigError) as error:
+        RunConfig(**settings)
+    assert "\n" not in str(error.value)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_unknown_setting_lists_the_known_ones():
+    with pytest.raises(ConfigError, match=r"unknown setting 'learning_rate'.*\blr\b"):
+        RunConfig.from_dict({"learning_rate": 1.0})
+
+
+def test_replacing_the_task_by_another_kind_resets_what_belongs_to_the_first():
+    config = RunConfig(task="cola", max_length=64).replace(task="cifar10")
+    assert (config.model, config.image_size, config.max_length) == ("mobilenet_v2", 224, None)
+
+
+def test_gradients_take_the_activations_compressor_unless_told():
+    same = RunConfig(compressor="sort", compressor_options={"bin_bits": 1})
+    own = same.replace(gradient_compressor="uniform", gradient_options={"bits": 4})
+    assert same.effective_gradient_compressor == ("sort", {"bin_bits": 1})
+    assert own.effective_gradient_compressor == ("uniform", {"bits": 4})
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("task", DOCUMENT_SETTINGS)
+def test_every_profile_scales_every_document(profile, task):
+    scaled = get_profile(profile).scale(DOCUMENT_SETTINGS[task])
+    assert scaled.task == task
+    assert scaled.data == ("embedded" if profile in ("smoke", "quick") else "real")
+    assert scaled.batch_size >= scaled.chunks
+
+
+def test_paper_changes_nothing_but_the_data():
+    for config in DOCUMENT_SETTINGS.values():
+        assert get_profile("paper").scale(config) == config.replace(data="real")
+
+
+def test_overrides_win_over_the_profile():
+    scaled = get_profile("smoke").scale(DOCUMENT_SETTINGS["cola"], epochs=7, data="real", model="some/encoder")
+    assert (scaled.epochs, scaled.data, scaled.model) == (7, "real", "some/encoder")
+
+
+def test_unknown_profile():
+    with pytest.raises(ConfigError, match="unknown profile 'fast'; choose from smoke, quick, real, paper"):
+        get_profile("fast")
+
+
+def test_each_kind_starts_with_the_unsplit_model():
+    assert all(names[0] == "none" for names in PARTITIONS.values())

@@ -1,0 +1,73 @@
+"""A module imports only from its left: config -> data -> model -> partition -> compressor -> ... -> figure."""
+
+import ast
+from pathlib import Path
+
+import splitlib
+
+ORDER = [
+    "errors",
+    "config",
+    "profiles",
+    "runtime",
+    "progress",
+    "tally",
+    "metering",
+    "data",
+    "models",
+    "partition",
+    "compressors",
+    "pipeline",
+    "training",
+    "results",
+    "experiment",
+    "reported",
+    "comparison",
+    "plots",
+    "notebook",
+    "workbook",
+    "cli",
+    "__main__",
+]
+PACKAGE = Path(splitlib.__file__).parent
+# `splitlib` itself re-exports the public names, so nothing inside may import from it.
+MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
+
+
+def part_of(path: Path) -> str:
+    """The part of the package a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_parts(path: Path) -> set[str]:
+    """The parts of splitlib that a file imports, wherever in the file."""
+    modules = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            modules += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: relative imports hide the order"
+            modules += [f"{node.module}.{alias.name}" for alias in node.names]
+    return {[*module.split("."), ""][1] for module in modules if module.split(".")[0] == "splitlib"}
+
+
+def test_every_part_has_its_place():
+    assert {part_of(path) for path in MODULES} == set(ORDER)
+
+
+def test_imports_run_in_one_direction():
+    wrong = [
+        f"{path.relative_to(PACKAGE)} imports {part}"
+        for path in MODULES
+        for part in imported_parts(path)
+        if part not in ORDER or ORDER.index(part) > ORDER.index(part_of(path))
+    ]
+    assert not wrong
+
+
+def test_compressors_know_nothing_of_the_network():
+    assert not [p for p in (PACKAGE / "compressors").rglob("*.py") if "torch.distributed" in p.read_text("utf-8")]
+
+
+def test_plots_never_touch_models():
+    assert not imported_parts(PACKAGE / "plots.py") & {"models", "partition", "pipeline", "data", "experiment"}

@@ -1,0 +1,124 @@
+"""Records: what is written is what is read; damage is an error that names the remedy."""
+
+import json
+
+import pytest
+
+from splitlib.config import RunConfig
+from splitlib.errors import RecordError
+from splitlib.results import (
+    RunRecord,
+    all_records,
+    history_frame,
+    load_record,
+    record_path,
+    save_record,
+    to_frame,
+)
+from splitlib.training import EpochResult
+
+
+def epoch(number: int, matthews: float, classes: int = 2) -> EpochResult:
+    """One epoch's numbers."""
+    return EpochResult(
+        epoch=number, train_loss=0.5, eval_loss=0.6, accuracy=0.7, matthews=matthews, predicted_classes=classes
+    )
+
+
+def record(*history: EpochResult, **changes) -> RunRecord:
+    """A record of a CoLA run."""
+    values = {
+        "config": RunConfig(task="cola", compressor="sort"),
+        "data_label": "CoLA (real)",
+        "data_fingerprint": "abc",
+        "metric": "matthews",
+        "history": history or (epoch(1, 0.3), epoch(2, 0.5), epoch(3, 0.5), epoch(4, 0.4)),
+        "diverged": False,
+        "activation_bytes": 10,
+        "gradient_bytes": 15,
+        "uncompressed_bytes": 100,
+        "train_seconds": 2.0,
+        "samples_seen": 64,
+        "parameters": 7,
+        "environment": {"hardware": "a machine"},
+        "splitlib_version": "0",
+        "created": "2026-01-01T00:00:00+00:00",
+    }
+    return RunRecord(**{**values, **changes})
+
+
+def test_round_trip_through_the_file():
+    saved = record()
+    path = save_record(saved)
+    assert load_record(saved.config) == saved
+    assert path.name == f"cola-embedded-roberta_base-condition_1-sort-{saved.config.key}.json"
+
+
+def test_nan_survives_the_file():
+    saved = record(epoch(1, float("nan")), diverged=True)
+    save_record(saved)
+    assert load_record(saved.config).last.matthews != load_record(saved.config).last.matthews
+
+
+def test_best_is_the_first_of_equals_and_last_is_last():
+    assert record().best.epoch == 2
+    assert record().last.epoch == 4
+    assert record().row()["best_percent"] == 50.0
+    assert record().row()["last_percent"] == 40.0
+
+
+def test_ratio_counts_both_directions():
+    assert record().compression_ratio == 0.25
+    assert record(uncompressed_bytes=0).compression_ratio == 1.0
+
+
+def test_collapse_looks_at_the_last_epoch():
+    assert record(epoch(1, 0.4), epoch(2, 0.0, classes=1)).collapsed
+    assert not record(epoch(1, 0.0, classes=1), epoch(2, 0.4)).collapsed
+
+
+def test_frames_have_a_row_for_each_record_and_epoch():
+    records = [record(), record(config=RunConfig(task="cola", seed=1))]
+    assert list(to_frame(records)["seed"]) == [0, 1]
+    assert len(history_frame(records)) == 8
+
+
+def test_missing_record_is_none():
+    assert load_record(RunConfig(task="rte")) is None
+    assert all_records() == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[: len(text) // 2],
+        lambda text: "[]",
+        lambda text: text.replace('"history"', '"storey"'),
+        lambda text: json.dumps({**json.loads(text), "config": {"task": "mnist"}}),
+    ],
+    ids=["cut short", "no object", "missing field", "impossible config"],
+)
+def test_a_damaged_record_is_an_error_with_a_remedy(damage):
+    saved = record()
+    path = save_record(saved)
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(RecordError, match=r"not a readable record.*delete it, or run again with --fresh"):
+        load_record(saved.config)
+
+
+def test_a_record_under_another_name_is_an_error():
+    saved = record()
+    other = RunConfig(task="cola", compressor="sort", seed=5)
+    save_record(saved).rename(record_path(other))
+    with pytest.raises(RecordError, match=saved.config.key):
+        load_record(other)
+
+
+def test_a_failed_write_leaves_the_old_record(monkeypatch):
+    saved = record()
+    path = save_record(saved)
+    with monkeypatch.context() as broken, pytest.raises(TypeError):
+        broken.setattr(RunRecord, "to_dict", lambda self: {"broken": object()})
+        save_record(saved)
+    assert load_record(saved.config) == saved
+    assert [p.name for p in path.parent.iterdir()] == [path.name]

@@ -1,0 +1,90 @@
+"""Devices, folders, atomic writes and progress lines."""
+
+import re
+
+import pytest
+import torch
+
+from splitlib import progress, runtime
+from splitlib.errors import ConfigError
+from splitlib.progress import Progress
+
+
+def test_folders_follow_the_project_then_the_environment(tmp_path, monkeypatch):
+    monkeypatch.delenv("SPLITLIB_RESULTS")
+    (tmp_path / "run_all.py").touch()
+    inside = tmp_path / "notebooks"
+    inside.mkdir()
+    monkeypatch.chdir(inside)
+    assert runtime.results_dir() == tmp_path / "results"
+    monkeypatch.setenv("SPLITLIB_RESULTS", str(tmp_path / "elsewhere"))
+    assert runtime.results_dir() == tmp_path / "elsewhere"
+
+
+@pytest.mark.parametrize("name", ["tpu", "meta", "cuda:64"])
+def test_a_device_that_is_not_there_is_an_error(name):
+    with pytest.raises(ConfigError, match=name):
+        runtime.pick_device(name)
+
+
+def test_auto_takes_a_gpu_when_there_is_one():
+    assert runtime.pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_no_litter(tmp_path):
+    path = tmp_path / "record"
+    path.write_text("old")
+
+    def fail(temporary):
+        temporary.write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        runtime.write_atomically(path, fail)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_environment_names_hardware_and_versions():
+    found = runtime.environment(torch.device("cpu"))
+    assert found["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert re.search(r"\d+ threads", found["hardware"])
+
+
+def test_a_log_gets_few_whole_lines(monkeypatch, capsys):
+    monkeypatch.setenv("SPLITLIB_PROGRESS", "log")
+    with Progress("cola seed 0", total=500) as bar:
+        for step in range(500):
+            bar.advance(loss=step / 500)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("cola seed 0: 0/500")
+    assert re.fullmatch(r"cola seed 0: 500/500  loss 0\.998  \d+ s", lines[1])
+
+
+def test_a_long_log_says_where_it_is(monkeypatch, capsys):
+    monkeypatch.setenv("SPLITLIB_PROGRESS", "log")
+    clock = iter(range(0, 10_000, 4))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with Progress("slow", total=6) as bar:
+        for _ in range(6):
+            bar.advance()
+    lines = capsys.readouterr().out.splitlines()
+    assert 3 <= len(lines) <= 5
+    assert any("s left" in line for line in lines[1:-1])
+
+
+def test_a_resumed_bar_starts_where_it_stopped(monkeypatch, capsys):
+    monkeypatch.setenv("SPLITLIB_PROGRESS", "log")
+    with Progress("again", total=10, done=7) as bar:
+        bar.advance(3)
+    assert capsys.readouterr().out.startswith("again: 7/10")
+
+
+def test_a_terminal_gets_one_bar(monkeypatch, capsys):
+    monkeypatch.setenv("SPLITLIB_PROGRESS", "terminal")
+    with Progress("bar", total=3) as bar:
+        for _ in range(3):
+            bar.advance(loss=1.0)
+    captured = capsys.readouterr()
+    assert captured.out == "" and "bar" in captured.err and "\n" not in captured.err.strip()

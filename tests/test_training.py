@@ -1,0 +1,240 @@
+"""One loop: it learns, it resumes with the same bits, it says when a run went wrong."""
+
+import os
+import signal
+
+import pytest
+import torch
+
+from splitlib import experiment
+from splitlib.compressors import make_compressor
+from splitlib.config import RunConfig
+from splitlib.data import load_task
+from splitlib.errors import ConfigError, RecordError
+from splitlib.models import build_model
+from splitlib.partition import split
+from splitlib.pipeline import build_pipeline
+from splitlib.progress import Progress
+from splitlib.results import load_record, record_path
+from splitlib.runtime import checkpoints_dir, seed_everything
+from splitlib.training import Trainer, evaluate, make_optimizer
+
+TINY = RunConfig(
+    task="cola",
+    model="roberta_tiny",
+    weights="random",
+    max_length=24,
+    train_samples=96,
+    eval_samples=40,
+    epochs=2,
+    batch_size=16,
+    chunks=2,
+    lr=5e-4,
+)
+
+
+def trainer_of(config: RunConfig) -> Trainer:
+    """A trainer on the CPU, built as :func:`splitlib.run` builds it."""
+    return experiment._prepare(config, None, torch.device("cpu"))
+
+
+def silent(total: int = 1) -> Progress:
+    """A progress bar for the log."""
+    return Progress("test", total)
+
+
+def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """A copy of everything the model holds."""
+    return {name: tensor.clone() for name, tensor in trainer.pipeline.state_dict().items()}
+
+
+def test_training_lowers_the_loss_and_beats_chance():
+    config = TINY.replace(train_samples=None, eval_samples=None, epochs=4, lr=1e-3, chunks=1, partition="none")
+    record = experiment.run(config)
+    assert record.history[-1].train_loss < record.history[0].train_loss
+    assert record.best.matthews > 0.1
+
+
+def test_the_same_config_gives_the_same_bits():
+    first, second = experiment.run(TINY), experiment.run(TINY, fresh=True)
+    assert first.created <= second.created
+    assert first.history == second.history
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TINY,
+        TINY.replace(optimizer="sgd", momentum=0.9, scheduler="cosine", warmup=0.2, precision="bf16"),
+        RunConfig(
+            task="cifar10",
+            model="mobilenet_v2_tiny",
+            weights="random",
+            image_size=32,
+            train_samples=48,
+            eval_samples=20,
+            epochs=2,
+            batch_size=16,
+            chunks=2,
+            compressor="sort",
+        ),
+    ],
+    ids=["adamw", "sgd bf16", "vision sort"],
+)
+@pytest.mark.parametrize("stop_after", [1, 3, 5])
+def test_a_stopped_run_goes_on_with_the_same_bits(config, stop_after, tmp_path):
+    whole = trainer_of(config)
+    whole.fit(tmp_path / "whole.pt", silent())
+
+    stopped = trainer_of(config)
+    _stop_after(stopped, stop_after)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.fit(tmp_path / "stopped.pt", silent())
+    torch.manual_seed(12345)  # whatever the process did in between
+    resumed = trainer_of(config)
+    resumed.restore(tmp_path / "stopped.pt")
+    assert resumed.steps_done == stop_after
+    resumed.fit(tmp_path / "stopped.pt", silent())
+
+    assert resumed.state.history == whole.state.history
+    assert resumed.pipeline.traffic == whole.pipeline.traffic
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(resumed)[name]), name
+
+
+def _stop_after(trainer: Trainer, steps: int) -> None:
+    """Press Ctrl-C while step number ``steps`` is running."""
+    step, taken = trainer.step, iter(range(1, 1000))
+
+    def pressing(inputs, labels):
+        if next(taken) == steps:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(inputs, labels)
+
+    trainer.step = pressing
+
+
+def test_ctrl_c_keeps_a_checkpoint_and_the_next_run_uses_it(monkeypatch):
+    original = Trainer.step
+    calls = []
+
+    def pressing(self, inputs, labels):
+        calls.append(1)
+        if len(calls) == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, inputs, labels)
+
+    monkeypatch.setattr(Trainer, "step", pressing)
+    with pytest.raises(KeyboardInterrupt):
+        experiment.run(TINY)
+    assert load_record(TINY) is None
+    assert (checkpoints_dir() / f"{TINY.key}.pt").exists()
+    record = experiment.run(TINY)
+    assert len(calls) == 2 * 6, "each of the 12 steps was taken once"
+    assert len(record.history) == 2
+    assert not (checkpoints_dir() / f"{TINY.key}.pt").exists()
+
+
+def test_a_foreign_or_damaged_checkpoint_is_refused(tmp_path):
+    trainer = trainer_of(TINY)
+    trainer.save(tmp_path / "own.pt")
+    with pytest.raises(RecordError, match="another config"):
+        trainer_of(TINY.replace(seed=1)).restore(tmp_path / "own.pt")
+    (tmp_path / "own.pt").write_bytes((tmp_path / "own.pt").read_bytes()[:1000])
+    with pytest.raises(RecordError, match="not a readable checkpoint; delete it"):
+        trainer.restore(tmp_path / "own.pt")
+
+
+def test_a_record_is_returned_not_remade():
+    first = experiment.run(TINY)
+    stamp = record_path(TINY).stat().st_mtime_ns
+    assert experiment.run(TINY) == first
+    assert record_path(TINY).stat().st_mtime_ns == stamp
+
+
+def test_a_sweep_runs_each_row_with_each_seed_once():
+    small = TINY.replace(epochs=1, train_samples=32)
+    runs = experiment.sweep({"none": small, "sort": small.replace(compressor="sort")}, seeds=2)
+    assert [[r.config.seed for r in records] for records in runs.values()] == [[0, 1], [0, 1]]
+    assert runs["sort"][0].compression_ratio < 0.3 < runs["none"][0].compression_ratio
+
+
+def test_divergence_ends_the_run_and_is_flagged():
+    record = experiment.run(TINY.replace(lr=1e30, optimizer="sgd"))
+    assert record.diverged
+    assert record.history[-1].epoch <= 2
+
+
+def test_collapse_is_flagged():
+    """Decaying the weights to nothing leaves one prediction, whatever the sentence."""
+    record = experiment.run(TINY.replace(lr=1e-2, weight_decay=99.0, scheduler="constant"))
+    assert record.collapsed and record.last.predicted_classes == 1
+    assert record.last.matthews == 0.0
+    assert not record.diverged
+
+
+def test_lora_trains_adapters_and_classifier_only():
+    config = TINY.replace(lora_rank=4, lora_alpha=8, epochs=1)
+    trainer = trainer_of(config)
+    before = weights(trainer)
+    for inputs, labels in trainer._rest_of_epoch(0):
+        trainer.step(inputs, labels)
+    changed = {name for name, tensor in weights(trainer).items() if not torch.equal(tensor, before[name])}
+    assert changed and all("lora_" in name or ("layers." in name and "attention" not in name) for name in changed)
+    assert any("lora_A" in name for name in changed) and any("out_proj" in name for name in changed)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "middle"), [("constant", 1.0), ("linear", 0.5), ("polynomial", 0.5), ("cosine", 0.5)]
+)
+def test_schedules_warm_up_and_decay(scheduler, middle):
+    trainer = trainer_of(TINY.replace(scheduler=scheduler, warmup=0.5, epochs=4, lr=1.0))
+    rates = []
+    for _ in range(24):
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
+        trainer.optimizer.step()
+        trainer.scheduler.step()
+    assert rates[:13] == pytest.approx([step / 12 for step in range(13)])
+    assert rates[18] == pytest.approx(middle, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_optimizers_take_their_settings(name):
+    extra = {"momentum": 0.1} if name == "sgd" else {"adam_eps": 1e-6, "adam_beta2": 0.98}
+    config = TINY.replace(optimizer=name, weight_decay=0.1, lr=0.25, **extra)
+    optimizer = make_optimizer(torch.nn.Linear(2, 2), config)
+    group = optimizer.param_groups[0]
+    assert type(optimizer).__name__.lower() == name
+    assert (group["lr"], group["weight_decay"]) == (0.25, 0.1)
+    if name == "sgd":
+        assert group["momentum"] == 0.1
+    else:
+        assert (group["eps"], group["betas"]) == (1e-6, (0.9, 0.98))
+
+
+def test_evaluation_agrees_with_scikit_learn_on_known_predictions():
+    config = TINY.replace(partition="none", chunks=1)
+    data = load_task(config)
+    seed_everything(0)
+    model = build_model(config, num_labels=2)
+    model.classifier.out_proj.weight.data.zero_()
+    model.classifier.out_proj.bias.data = torch.tensor([0.0, 1.0])  # always class 1
+    codec = make_compressor("none")
+    pipeline = build_pipeline(
+        split(model, "none").parts, devices=[torch.device("cpu")], chunks=1, activations=codec, gradients=codec
+    )
+    result = evaluate(pipeline, data, epoch=1, train_loss=0.0)
+    labels = torch.tensor([int(data.eval[i][1]) for i in range(len(data.eval))])
+    assert result.accuracy == pytest.approx(labels.float().mean().item())
+    assert (result.matthews, result.predicted_classes) == (0.0, 1)
+
+
+def test_nothing_is_written_before_everything_is_checked(tmp_path):
+    for wrong, words in (
+        (TINY.replace(compressor="sort", compressor_options={"bits": 8}), "no parameter 'bits'"),
+        (TINY.replace(precision="fp16"), "fp16 training on a CPU"),
+        (TINY.replace(train_samples=10**6), "1000000"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            experiment.run(wrong, device="cpu")
+    assert not any((tmp_path / folder).exists() for folder in ("results", "checkpoints"))
