@@ -8,12 +8,17 @@
 ``splitlib.run(config)`` trains it and returns its :class:`~splitlib.results.RunRecord`.
 """
 
-from splitlib.compressors import decode, make_compressor
-from splitlib.config import RunConfig
-from splitlib.errors import ConfigError, DataError, RecordError, SplitlibError
-from splitlib.experiment import run, sweep
-from splitlib.partition import split
-from splitlib.profiles import get_profile
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from splitlib.compressors import decode, make_compressor
+    from splitlib.config import RunConfig
+    from splitlib.errors import ConfigError, DataError, RecordError, SplitlibError
+    from splitlib.experiment import run, sweep
+    from splitlib.partition import split
+    from splitlib.profiles import get_profile
+    from splitlib.version import __version__
 
 __all__ = [
     "ConfigError",
@@ -21,6 +26,7 @@ __all__ = [
     "RecordError",
     "RunConfig",
     "SplitlibError",
+    "__version__",
     "decode",
     "get_profile",
     "make_compressor",
@@ -28,3 +34,21 @@ __all__ = [
     "split",
     "sweep",
 ]
+
+# Looked up on first use: importing splitlib takes no torch, so `run_all.py --list` answers at once.
+_HOMES = {
+    "compressors": ("decode", "make_compressor"),
+    "config": ("RunConfig",),
+    "errors": ("ConfigError", "DataError", "RecordError", "SplitlibError"),
+    "experiment": ("run", "sweep"),
+    "partition": ("split",),
+    "profiles": ("get_profile",),
+    "version": ("__version__",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"splitlib.{module}"), name)
+    raise AttributeError(f"module 'splitlib' has no attribute {name!r}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from splitlib.results import RunRecord
 from splitlib.runtime import checkpoints_dir, environment, pick_device, seed_everything
 from splitlib.tally import note_record
 from splitlib.training import Trainer
+from splitlib.version import __version__
 
 
 def run(
@@ -124,6 +124,6 @@ def _make_record(trainer: Trainer, device: torch.device) -> RunRecord:
         samples_seen=steps * config.batch_size,
         parameters=sum(p.numel() for p in trainer.pipeline.parameters()),
         environment=environment(device),
-        splitlib_version=importlib.metadata.version("splitlib"),
+        splitlib_version=__version__,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )

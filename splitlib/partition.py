@@ -138,9 +138,7 @@ def units(model: nn.Module) -> list[Unit]:
     if isinstance(model, PreTrainedModel):
         encoder: Encoder = model.base_model.encoder
         halves = [
-            half
-            for layer in encoder.layer
-            for half in (_SelfAttention(layer, model), _OnFirst(_FeedForward(layer)))
+            half for layer in encoder.layer for half in (_SelfAttention(layer, model), _OnFirst(_FeedForward(layer)))
         ]
         return [_OnFirst(_Embeddings(model)), *halves, _TextClassifier(model)]
     raise ConfigError(f"cannot split a {type(model).__name__}; use MobileNetV2 or a BERT-type encoder")

@@ -12,8 +12,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from splitlib.files import write_atomically
 from splitlib.results import RunRecord
-from splitlib.runtime import write_atomically
 
 # Okabe and Ito's palette (2008), without its yellow, which vanishes on white paper.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -92,14 +92,15 @@ def stacked_bars(ax: Axes, heights: pd.DataFrame, *, points: pd.Series, points_l
     The columns after the first are hatched: additions to it that stay visible without colour.
     """
     bottom = pd.Series(0.0, index=heights.index)
-    for position, column in enumerate(heights):
+    for position, column in enumerate(map(str, heights.columns)):
         hatch = ("", "....", "////")[min(position, 2)]
         ax.bar(
             heights.index, heights[column], bottom=bottom, width=0.6, label=column,
             color=COLOURS[position % len(COLOURS)], edgecolor="white", linewidth=0, hatch=hatch,
         )  # fmt: skip
         bottom += heights[column]
-    ax.plot(points.index, points, "D", color="black", fillstyle="none", markersize=7, label=points_label)
+    ax.plot(points.index, points, "D", color="black", markerfacecolor="white", markersize=7, label=points_label)
+    ax.set_axisbelow(True)
 
 
 def save(drawing: Figure, path: Path) -> None:

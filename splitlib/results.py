@@ -17,7 +17,8 @@ import pandas as pd
 
 from splitlib.config import RunConfig
 from splitlib.errors import RecordError
-from splitlib.runtime import results_dir, write_atomically
+from splitlib.files import write_text
+from splitlib.runtime import results_dir
 from splitlib.training import EpochResult
 
 
@@ -136,7 +137,7 @@ def save_record(record: RunRecord, folder: Path | None = None) -> Path:
     """Write the record, whole or not at all, and return its path."""
     path = record_path(record.config, folder)
     text = json.dumps(record.to_dict(), indent=1, allow_nan=True) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_text(path, text)
     return path
 
 

@@ -24,9 +24,9 @@ from transformers import get_scheduler
 from splitlib.config import RunConfig
 from splitlib.data import TaskData, eval_batches, train_batches
 from splitlib.errors import RecordError
+from splitlib.files import write_atomically
 from splitlib.pipeline.inprocess import Pipeline
 from splitlib.progress import Progress
-from splitlib.runtime import write_atomically
 
 CHECKPOINT_SECONDS = 60.0
 EVAL_BATCH = 128

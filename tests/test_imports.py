@@ -6,7 +6,9 @@ from pathlib import Path
 import splitlib
 
 ORDER = [
+    "version",
     "errors",
+    "files",
     "config",
     "profiles",
     "runtime",

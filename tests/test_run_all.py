@@ -47,7 +47,7 @@ def write_notebook(folder: Path, name: str, *sources: str, parameters: str = "")
     """Write a study whose cells have these sources, each under a heading of its own."""
     new = nbformat.v4
     cells = [
-        new.new_markdown_cell(f"# Study {name}\n\n**Does it** run\nat all? It should."),
+        new.new_markdown_cell(f"# {name[:2]} Study {name}\n\n**Question.** Does it run\nat all? It should."),
         new.new_code_cell(STANDARD + parameters, metadata={"tags": ["parameters"]}),
     ]
     for number, source in enumerate(sources, start=1):

@@ -7,6 +7,7 @@ import torch
 
 from splitlib import progress, runtime
 from splitlib.errors import ConfigError
+from splitlib.files import write_atomically
 from splitlib.progress import Progress
 
 
@@ -40,7 +41,7 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_litter(tmp_path):
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        runtime.write_atomically(path, fail)
+        write_atomically(path, fail)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

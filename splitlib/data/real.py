@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,14 @@ HOLDS: dict[str, Callable[[Any], bool]] = {
 def load_real(task: Task, hub: Path | None = None) -> tuple[datasets.Dataset, datasets.Dataset]:
     """Return the training and evaluation rows of ``task`` from a mirror or the hub.
 
-    ``datasets`` keeps a converted copy in its cache and makes a new one when a file's time of modification changes.
-
     Raises:
         DataError: the dataset is missing, unreadable, or has other columns or classes than the task's.
     """
     source = locate(task.repo_id, "datasets", hub)
     try:
-        train, evaluation = datasets.load_dataset(source, task.config_name, split=[task.train_split, task.eval_split])
+        train, evaluation = datasets.load_dataset(
+            source, task.config_name, split=[task.train_split, task.eval_split], cache_dir=_cache_of(source)
+        )
     except Exception as error:  # datasets raises whatever the reader of a file's format meets
         raise DataError(
             f"{task.title} ({task.repo_id}, {task.config_name}) cannot be read from {describe(hub)} ({reason(error)}); "
@@ -39,6 +40,21 @@ def load_real(task: Task, hub: Path | None = None) -> tuple[datasets.Dataset, da
         _check_columns(task, rows)
         _check_values(task, rows)
     return train, evaluation
+
+
+def _cache_of(source: str) -> Path:
+    """Return the folder for ``datasets``' converted copies: one of its own for each state of each mirror.
+
+    For a folder whose README names its configurations, ``datasets`` keys the copies by that README alone: it would go
+    on serving the old rows after a file has changed, and one mirror's rows for another's.
+    """
+    cache = Path(datasets.config.HF_DATASETS_CACHE)
+    folder = Path(source)
+    if not folder.is_dir():
+        return cache
+    files = ((path, path.stat()) for path in sorted(folder.rglob("*.*")) if path.suffix in (".parquet", ".md"))
+    state = [(str(path.resolve()), stat.st_size, stat.st_mtime_ns) for path, stat in files]
+    return cache / f"mirror-{hashlib.sha256(repr(state).encode()).hexdigest()[:12]}"
 
 
 def _check_columns(task: Task, rows: datasets.Dataset) -> None:

@@ -13,7 +13,7 @@ from splitlib.errors import DataError
 # Channel statistics of ImageNet, which the pretrained weights were trained with.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-# Evaluation resizes to 256 pixels before it crops 224 (CLARIFICATIONS, vision training); other sizes keep the ratio.
+# The documents' evaluation resizes to 256 pixels before it crops 224; other sizes keep the ratio.
 RESIZE_RATIO = 256 / 224
 
 
@@ -23,17 +23,17 @@ def train_transform(image_size: int, *, flip: bool) -> v2.Transform:
     Flipping is off for the embedded digits: a mirrored digit is another sign, not another picture of the same one.
     """
     flips = [v2.RandomHorizontalFlip()] if flip else []
-    return v2.Compose([v2.ToImage(), v2.RandomResizedCrop(image_size, antialias=True), *flips, *_to_input()])
+    return v2.Compose([v2.PILToTensor(), v2.RandomResizedCrop(image_size, antialias=True), *flips, *_to_input()])
 
 
 def eval_transform(image_size: int) -> v2.Transform:
     """Return Resize(256) and CenterCrop(224), both in proportion to ``image_size``."""
     resize = v2.Resize(round(image_size * RESIZE_RATIO), antialias=True)
-    return v2.Compose([v2.ToImage(), resize, v2.CenterCrop(image_size), *_to_input()])
+    return v2.Compose([v2.PILToTensor(), resize, v2.CenterCrop(image_size), *_to_input()])
 
 
 def _to_input() -> list[v2.Transform]:
-    return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD), v2.ToPureTensor()]
+    return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
 
 
 class Images(Dataset[tuple[tuple[Tensor], int]]):

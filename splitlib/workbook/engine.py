@@ -25,6 +25,7 @@ from splitlib.workbook.studies import StudyNotebook
 KERNEL_NAME = "python3"
 STARTUP_SECONDS = 120  # a cold start on a busy machine
 DEAD_KERNEL = "the kernel died in this cell: it was killed (out of memory?) or the code ended its own process"
+INTERRUPTING = b"\ninterrupting: the cell may save its state; Ctrl-C again stops at once\n"
 # Paths a user may give relative to where run_all.py was started; the kernel works in the notebooks' folder.
 PATH_VARIABLES = ("SPLITLIB_HUB", "SPLITLIB_RESULTS", "SPLITLIB_FIGURES", "SPLITLIB_CHECKPOINTS")
 
@@ -87,6 +88,7 @@ def _interrupts_for_the_cell(manager: AsyncKernelManager) -> Iterator[threading.
     def hand_on(number: int, frame: object) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         interrupted.set()
+        os.write(2, INTERRUPTING)  # print() may be in the middle of a line, and not enter twice
         provisioner: Any = manager.provisioner  # of a local process: has a process group
         if provisioner is not None and provisioner.has_process:
             os.killpg(provisioner.pgid, signal.SIGINT)

@@ -15,6 +15,7 @@ from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
 from splitlib import tally
+from splitlib.files import write_text
 from splitlib.workbook.console import Console
 from splitlib.workbook.engine import KERNEL_NAME, WorkbookEngine, kernel_environment
 from splitlib.workbook.studies import StudyNotebook
@@ -54,6 +55,7 @@ def run_study(outcome: Outcome, values: Mapping[str, Any], run_dir: Path, consol
         outcome.error = outcome.error or page_error
         outcome.status = "failed" if outcome.error else "done"
     finally:
+        console.end_status()
         outcome.seconds = time.monotonic() - began
         outcome.figures = tuple(sorted(_images(run_dir) - before))
         outcome.records_found, outcome.records_trained = tally.count_records(run_dir, study.name)
@@ -105,13 +107,3 @@ def _write_html(notebook: Path) -> str:
     except Exception:  # an output that nbconvert cannot show
         return traceback.format_exc()
     return ""
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write ``text`` so that ``path`` is never half of it."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

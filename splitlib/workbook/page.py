@@ -9,7 +9,8 @@ from pathlib import Path
 from jinja2 import Environment
 from nbconvert.filters import strip_ansi
 
-from splitlib.workbook.execution import Outcome, write_text
+from splitlib.files import write_text
+from splitlib.workbook.execution import Outcome
 
 TEMPLATE = """\
 <!doctype html>

@@ -107,12 +107,12 @@ def _read_study(path: Path) -> StudyNotebook:
 
 
 def _title_and_question(cells: Sequence[Any]) -> tuple[str, str]:
-    """The first heading, and the first paragraph after it up to its question mark."""
+    """The first heading without its number, and the first paragraph after it up to its question mark."""
     text = next((cell.source for cell in cells if cell.cell_type == "markdown"), "")
     heading, _, rest = text.strip().partition("\n")
     paragraph = re.sub(r"[*_`]", "", " ".join(rest.strip().split("\n\n")[0].split()))
-    question, mark, _ = paragraph.partition("?")
-    return heading.lstrip("# ").strip(), question + mark
+    question, mark, _ = re.sub(r"^Question[.:] ", "", paragraph).partition("?")
+    return re.sub(r"^#* *(\d\d )?", "", heading).strip(), question + mark
 
 
 def select(studies: Sequence[StudyNotebook], numbers: Sequence[str] | None) -> tuple[StudyNotebook, ...]:
