@@ -51,10 +51,8 @@ class Profile:
     """What the documents' mixed precision becomes: they trained in fp16 on GPUs, which a CPU cannot."""
     lr_scale: Mapping[str, float] = field(default_factory=dict)
     """By kind of task: smaller models, and those started at random, need larger steps than roberta-base."""
-    vision: Mapping[str, Any] = field(default_factory=dict)
-    """Settings that replace a vision study's."""
-    text: Mapping[str, Any] = field(default_factory=dict)
-    """Settings that replace a text study's."""
+    replaces: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Settings that replace a study's, by kind of task or by task; the task's own win."""
 
     def scale(self, config: RunConfig, **overrides: Any) -> RunConfig:
         """Return ``config`` as this profile runs it; ``overrides`` win over the profile.
@@ -70,7 +68,8 @@ class Profile:
             "epochs": min(epochs, self.max_epochs) if self.max_epochs else epochs,
             "lr": config.lr * self.lr_scale.get(config.kind, 1.0),
             "precision": self.mixed_precision if config.precision == "fp16" else config.precision,
-            **(self.vision if config.kind == "vision" else self.text),
+            **self.replaces.get(config.kind, {}),
+            **self.replaces.get(config.task, {}),
         }
         changes.update(overrides)
         batch = changes.get("batch_size", config.batch_size)
@@ -82,6 +81,9 @@ class Profile:
         return config.replace(**changes)
 
 
+TINY_VISION = {"model": "mobilenet_v2_tiny", "weights": "random", "image_size": 32}
+TINY_TEXT = {"model": "roberta_tiny", "weights": "random", "max_length": 18}  # holds every embedded sentence
+
 PROFILES: Mapping[str, Profile] = {
     "smoke": Profile(
         name="smoke",
@@ -90,21 +92,10 @@ PROFILES: Mapping[str, Profile] = {
         epoch_scale=0.0125,
         max_epochs=1,
         mixed_precision="fp32",
-        lr_scale={"vision": 10.0, "text": 25.0},
-        vision={
-            "model": "mobilenet_v2_tiny",
-            "weights": "random",
-            "image_size": 32,
-            "batch_size": 16,
-            "train_samples": 64,
-            "eval_samples": 64,
-        },
-        text={
-            "model": "roberta_tiny",
-            "weights": "random",
-            "max_length": 24,
-            "train_samples": 64,
-            "eval_samples": 64,
+        lr_scale={"vision": 10.0, "text": 50.0},
+        replaces={
+            "vision": {**TINY_VISION, "batch_size": 16, "train_samples": 64, "eval_samples": 64},
+            "text": {**TINY_TEXT, "train_samples": 64, "eval_samples": 64},
         },
     ),
     "quick": Profile(
@@ -112,16 +103,11 @@ PROFILES: Mapping[str, Profile] = {
         summary="embedded data, small models: the whole workbook in minutes (the default)",
         data="embedded",
         seeds=2,
-        epoch_scale=0.25,
+        epoch_scale=0.2,
+        max_epochs=10,
         mixed_precision="fp32",
-        lr_scale={"vision": 10.0, "text": 25.0},
-        vision={
-            "model": "mobilenet_v2_tiny",
-            "weights": "random",
-            "image_size": 32,
-            "batch_size": 32,
-        },
-        text={"model": "roberta_tiny", "weights": "random", "max_length": 24},
+        lr_scale={"vision": 10.0, "text": 50.0},
+        replaces={"vision": {**TINY_VISION, "batch_size": 32}, "text": TINY_TEXT},
     ),
     "real": Profile(
         name="real",
@@ -130,8 +116,11 @@ PROFILES: Mapping[str, Profile] = {
         epoch_scale=0.15,
         mixed_precision="bf16",
         lr_scale={"text": 5.0},
-        vision={"image_size": 64, "train_samples": 5000, "eval_samples": 2000},
-        text={"model": "sentence-transformers/all-MiniLM-L6-v2", "max_length": 32, "train_samples": 4000},
+        replaces={
+            "vision": {"image_size": 64, "train_samples": 5000, "eval_samples": 2000},
+            "text": {"model": "sentence-transformers/all-MiniLM-L6-v2"},
+            "cola": {"max_length": 32, "train_samples": 4000},
+        },
     ),
     "paper": Profile(
         name="paper",

@@ -67,7 +67,7 @@ def pretrained_encoder(name: str, num_labels: int, *, hub: Path | None = None) -
 
 def _from_hub(load: Callable[..., Any], name: str, hub: Path | None, **options: Any) -> Any:
     """Call a ``from_pretrained`` on the folder or hub id ``name``, without the report of layers that start fresh."""
-    source = name if Path(name).is_dir() else locate(name, "models", hub)
+    source = locate(name, "models", hub)
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
