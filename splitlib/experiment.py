@@ -67,9 +67,10 @@ def run(
 
 def run_title(config: RunConfig) -> str:
     """Return a short name for progress lines: task, data, model, compressor, seed."""
-    options = "+".join(str(value) for value in config.compressor_options.values())
-    cut = "unsplit" if config.partition == "none" else f"{config.partition} {config.compressor} {options}".rstrip()
-    return f"{config.task} ({config.data}) {str(config.model).rsplit('/', 1)[-1]} {cut} seed {config.seed}"
+    options = ", ".join(f"{name} {value}" for name, value in config.compressor_options.items())
+    codec = f"{config.compressor} ({options})" if options else config.compressor
+    cut = "unsplit" if config.partition == "none" else f"{config.partition}, {codec}"
+    return f"{config.task} ({config.data}), {str(config.model).rsplit('/', 1)[-1]}, {cut}, seed {config.seed}"
 
 
 def sweep(

@@ -19,6 +19,7 @@ from splitlib.results import RunRecord
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 STYLE: Any = {
+    "axes.axisbelow": True,
     "axes.grid": True,
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -50,20 +51,30 @@ def metric_by_epoch(ax: Axes, runs: Mapping[str, Sequence[RunRecord]]) -> None:
         curves = pd.DataFrame([[getattr(e, r.metric) for e in r.history] for r in records]).mul(100)
         epochs = range(1, curves.shape[1] + 1)
         colour, marker = COLOURS[position % len(COLOURS)], MARKERS[position % len(MARKERS)]
-        name = label + (" (collapsed)" if any(r.collapsed for r in records) else "")
-        ax.plot(epochs, curves.mean(), color=colour, marker=marker, markersize=4, label=f"{name}, n={len(records)}")
+        collapsed = sum(r.collapsed for r in records)
+        name = f"{label}, n={len(records)}" + (f", {collapsed} collapsed" if collapsed else "")
+        ax.plot(epochs, curves.mean(), color=colour, marker=marker, markersize=4, label=name)
         if len(records) > 1:
             ax.fill_between(epochs, curves.min(), curves.max(), color=colour, alpha=0.15, linewidth=0)
     ax.set(xlabel="epoch", ylabel=METRIC_LABELS[next(iter(runs.values()))[0].metric])
     ax.legend()
 
 
-def reported_curve(ax: Axes, points: pd.DataFrame, *, x: str, y: str, label: str, position: int) -> None:
-    """Draw a document's own points with hollow markers and a dashed line, so that nobody takes them for measured."""
-    colour, marker = COLOURS[position % len(COLOURS)], MARKERS[position % len(MARKERS)]
-    ax.plot(
-        points[x], points[y], color=colour, marker=marker, markersize=4, fillstyle="none", linestyle="--", label=label
-    )
+def ranges_and_points(ax: Axes, ranges: pd.DataFrame, points: Mapping[str, Sequence[float]]) -> None:
+    """Draw a document's range, ``low`` to ``high`` of each row, as a hollow bar and what was measured as filled points.
+
+    A row without points was not run.
+    """
+    places = range(len(ranges))
+    width = ranges["high"] - ranges["low"]
+    ax.barh(places, width, left=ranges["low"], height=0.5, fill=False, linewidth=1.5, label="reported")
+    labels = [name if name in points else f"{name} (not run)" for name in ranges.index]
+    for place, name in zip(places, ranges.index, strict=True):
+        values = list(points.get(name, []))
+        ax.plot(values, [place] * len(values), "o", color=COLOURS[0], label="measured" if place == 0 else None)
+    ax.set_yticks(list(places), labels)
+    ax.invert_yaxis()
+    ax.legend(loc="best")
 
 
 def stacked_shares(ax: Axes, shares: pd.DataFrame, *, colours: Mapping[str, str]) -> None:
@@ -83,7 +94,7 @@ def stacked_shares(ax: Axes, shares: pd.DataFrame, *, colours: Mapping[str, str]
         left += shares[column]
     ax.invert_yaxis()
     ax.set(xlabel="share of the MACs [%]", xlim=(0, 100))
-    ax.legend(ncols=len(shares.columns), loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    ax.legend(ncols=len(shares.columns), loc="lower right", bbox_to_anchor=(1.0, 1.0), columnspacing=1.0)
 
 
 def stacked_bars(ax: Axes, heights: pd.DataFrame, *, points: pd.Series, points_label: str) -> None:

@@ -56,13 +56,16 @@ def random_encoder(name: str, num_labels: int, *, hub: Path | None = None) -> Pr
 
 
 def pretrained_encoder(name: str, num_labels: int, *, hub: Path | None = None) -> PreTrainedModel:
-    """Return the encoder ``name`` (a folder or a hub id) in float32 with a fresh classifier for ``num_labels``.
+    """Return the encoder ``name`` (a folder or a hub id) in float32 with a classifier for ``num_labels``.
+
+    The classifier starts at random unless the encoder was saved with one of that size.
 
     Raises:
         DataError: the encoder is missing, unreadable, or not of BERT's type.
     """
     load = AutoModelForSequenceClassification.from_pretrained
-    return _checked(_from_hub(load, name, hub, num_labels=num_labels, dtype=torch.float32), name)
+    sizes = {"num_labels": num_labels, "ignore_mismatched_sizes": True}
+    return _checked(_from_hub(load, name, hub, dtype=torch.float32, **sizes), name)
 
 
 def _from_hub(load: Callable[..., Any], name: str, hub: Path | None, **options: Any) -> Any:

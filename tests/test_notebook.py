@@ -1,0 +1,126 @@
+"""What notebooks share: where figures go, which runs count as a document's own, and the pictures themselves."""
+
+import matplotlib
+import pandas as pd
+import pytest
+
+from splitlib import notebook, plots
+from splitlib.config import RunConfig
+from splitlib.errors import ConfigError
+from splitlib.profiles import DOCUMENT_SETTINGS
+from splitlib.runtime import figures_dir
+from splitlib.tally import RUN_DIR, count_records
+
+matplotlib.use("Agg")
+TINY = RunConfig(task="cola", chunks=2, batch_size=16, epochs=20)
+
+
+def study_of(profile: str, **options) -> notebook.Study:
+    """A study of the smallest kind."""
+    return notebook.start("01_cola", profile=profile, **options)
+
+
+def saved(study: notebook.Study, **options) -> list[str]:
+    """Names of the figures kept after one was saved."""
+    with plots.figure("a title") as (drawing, axes):
+        axes[0].plot([1, 2])
+    study.save_figure(drawing, "curves", **options)
+    return sorted(path.name for path in figures_dir().glob("*")) if figures_dir().exists() else []
+
+
+def test_figures_of_embedded_and_real_data_never_share_a_name():
+    assert saved(study_of("quick")) == ["01_curves_embedded.png"]
+    assert saved(study_of("real")) == ["01_curves.png", "01_curves_embedded.png"]
+    assert study_of("quick", data="real").data == "real"
+
+
+def test_a_figure_without_data_has_one_name():
+    assert saved(study_of("quick"), about_data=False) == ["01_curves.png"]
+
+
+def test_smoke_keeps_figures_only_in_the_run_folder(tmp_path, monkeypatch):
+    assert saved(study_of("smoke")) == []
+    monkeypatch.setenv(RUN_DIR, str(tmp_path / "run"))
+    assert saved(study_of("smoke")) == []
+    assert (tmp_path / "run" / "figures" / "01_curves_embedded.png").exists()
+
+
+def test_the_same_drawing_gives_the_same_bytes():
+    saved(study_of("quick"))
+    first = (figures_dir() / "01_curves_embedded.png").read_bytes()
+    saved(study_of("quick"))
+    assert (figures_dir() / "01_curves_embedded.png").read_bytes() == first
+
+
+def test_a_study_runs_its_rows_and_tells_the_workbook(tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    monkeypatch.setenv(RUN_DIR, str(tmp_path / "run"))
+    monkeypatch.setenv("SPLITLIB_NOTEBOOK", "01_cola")
+    study = study_of("smoke")
+    rows = {"none": TINY, "sort": TINY.replace(compressor="sort")}
+    runs = study.run(rows, seeds=2)
+    assert {label: [r.config.seed for r in records] for label, records in runs.items()} == {
+        "none": [0, 1],
+        "sort": [0, 1],
+    }
+    assert count_records(tmp_path / "run", "01_cola") == (0, 4)
+    table = study.measured(rows, runs)
+    assert list(table["row_label"]) == ["none", "none", "sort", "sort"]
+    assert not table["document_settings"].any(), "shrunk settings are not the document's"
+
+
+def test_the_documents_settings_are_recognised(monkeypatch):
+    """Only a run of exactly the document's config, on real data, may count as its reproduction."""
+    study = study_of("smoke")
+    runs = study.run({"row": TINY})
+    document = runs["row"][0].config
+    assert not study.measured({"row": document}, runs)["document_settings"].any(), "embedded data"
+    paper = notebook.get_profile("paper").scale(DOCUMENT_SETTINGS["cola"])
+    assert paper == DOCUMENT_SETTINGS["cola"].replace(data="real")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"profile": "fast"}, "unknown profile 'fast'"),
+        ({"profile": "quick", "data": "fake"}, "unknown data 'fake'"),
+        ({"profile": "quick", "device": "tpu"}, "tpu"),
+    ],
+)
+def test_wrong_parameters_are_one_line(options, words):
+    with pytest.raises(ConfigError, match=words):
+        notebook.start("01_cola", **options)
+
+
+def test_settings_table_shows_only_what_differs():
+    table = notebook.settings_table({"a": TINY, "b": TINY.replace(lr=1e-3)})
+    assert list(table.index) == ["lr"]
+
+
+def test_curves_have_a_line_for_each_label_and_say_what_collapsed():
+    runs = study_of("smoke").run({"one": TINY, "two": TINY.replace(lr=1e-4)})
+    with plots.figure("title") as (_, axes):
+        plots.metric_by_epoch(axes[0], runs)
+        labels = [text.get_text() for text in axes[0].get_legend().get_texts()]
+        assert len(axes[0].get_lines()) == 2
+        assert axes[0].get_ylabel().endswith("[%]") and axes[0].get_xlabel() == "epoch"
+    for (label, records), text in zip(runs.items(), labels, strict=True):
+        assert text == f"{label}, n=1" + (", 1 collapsed" if records[0].collapsed else "")
+
+
+def test_shares_fill_the_whole_bar():
+    shares = pd.DataFrame({"head": [0.2, 0.1], "body": [0.5, 0.6], "tail": [0.3, 0.3]}, index=["a", "b"])
+    with plots.figure("title") as (_, axes):
+        plots.stacked_shares(axes[0], shares, colours={"head": "client", "body": "server", "tail": "client"})
+        ends = [bar.get_x() + bar.get_width() for bar in axes[0].patches]
+        colours = [bar.get_facecolor() for bar in axes[0].patches]
+    assert ends[-2:] == pytest.approx([100, 100])
+    assert colours[0] == colours[-1] != colours[2]
+
+
+def test_a_range_that_was_not_run_says_so():
+    ranges = pd.DataFrame({"low": [1.0, 2.0], "high": [3.0, 4.0]}, index=["a", "b"])
+    with plots.figure("title") as (_, axes):
+        plots.ranges_and_points(axes[0], ranges, {"a": [2.5]})
+        assert [label.get_text() for label in axes[0].get_yticklabels()] == ["a", "b (not run)"]
+        assert [list(line.get_xdata()) for line in axes[0].get_lines()] == [[2.5], []]

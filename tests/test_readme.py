@@ -1,0 +1,63 @@
+"""The README's commands parse, its links lead somewhere, and its tree is the tree."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import run_all
+from splitlib import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [line.strip().split("#")[0].strip() for line in README.splitlines() if line.startswith("    ")]
+
+
+@pytest.mark.parametrize(
+    "command", [c for c in COMMANDS if c.startswith("python -m splitlib run") and "--help" not in c]
+)
+def test_run_commands_mean_a_config(command):
+    cli.config_from_options(cli._parser().parse_args(shlex.split(command)[3:]))
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python run_all.py")])
+def test_run_all_commands_parse(command):
+    options = run_all._parser().parse_args(shlex.split(command)[2:])
+    studies = run_all.select(run_all.read_studies(ROOT / "notebooks"), options.only)
+    run_all.assign(studies, options.param)
+
+
+@pytest.mark.parametrize("target", [c.split()[1] for c in COMMANDS if c.startswith("make ")])
+def test_make_targets_exist(target):
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\((?!http)([^)#]+)\)", README))
+def test_links_lead_somewhere(link):
+    assert (ROOT / link).exists()
+
+
+def test_every_notebook_is_in_the_study_table():
+    assert {p.name for p in (ROOT / "notebooks").glob("*.ipynb")} == set(re.findall(r"notebooks/(\w+\.ipynb)", README))
+
+
+def test_the_tree_names_what_is_there():
+    block = README[README.index("## What lies where") :].split("\n\n")[1]
+    names = re.findall(r"^    (  )?([\w./]+(?:  [\w./]+)*?)(?:   |$)", block, re.MULTILINE)
+    for inside, entry in names:
+        for name in entry.split("  "):
+            assert (ROOT / "splitlib" / name if inside else ROOT / name).exists(), name
+    shown = {name.rstrip("/") for inside, entry in names if inside for name in entry.split("  ")}
+    hidden = {
+        "__init__.py",
+        "__main__.py",
+        "py.typed",
+        "errors.py",
+        "files.py",
+        "version.py",
+        "tally.py",
+        "__pycache__",
+    }
+    there = {path.name for path in (ROOT / "splitlib").iterdir()}
+    assert there - hidden == shown
