@@ -30,7 +30,13 @@ STYLE: Any = {
     "legend.frameon": False,
     "savefig.dpi": 160,
 }
-METRIC_LABELS = {"accuracy": "validation accuracy [%]", "matthews": "validation Matthews correlation [%]"}
+# Field of an epoch's result -> axis label and factor.
+QUANTITIES = {
+    "matthews": ("validation Matthews correlation [%]", 100.0),
+    "accuracy": ("validation accuracy [%]", 100.0),
+    "eval_loss": ("validation loss [nats]", 1.0),
+    "train_loss": ("training loss [nats]", 1.0),
+}
 
 
 @contextmanager
@@ -42,21 +48,25 @@ def figure(title: str, *, columns: int = 1, height: float = 3.8) -> Iterator[tup
         yield drawing, axes[0]
 
 
-def metric_by_epoch(ax: Axes, runs: Mapping[str, Sequence[RunRecord]]) -> None:
-    """Draw the task's metric by epoch, a line for each label: mean over its seeds, band from lowest to highest.
+def metric_by_epoch(ax: Axes, runs: Mapping[str, Sequence[RunRecord]], quantity: str = "") -> None:
+    """Draw a quantity by epoch, a line for each label: mean over its seeds, band from lowest to highest.
 
-    A run that collapsed to one class is marked in the legend.
+    ``quantity`` is one of :data:`QUANTITIES`, by default the task's own metric. How many runs collapsed to one class is
+    said in the legend.
     """
+    if not runs:
+        return
+    name, factor = QUANTITIES[quantity := quantity or next(iter(runs.values()))[0].metric]
     for position, (label, records) in enumerate(runs.items()):
-        curves = pd.DataFrame([[getattr(e, r.metric) for e in r.history] for r in records]).mul(100)
+        curves = pd.DataFrame([[getattr(e, quantity) for e in r.history] for r in records]).mul(factor)
         epochs = range(1, curves.shape[1] + 1)
         colour, marker = COLOURS[position % len(COLOURS)], MARKERS[position % len(MARKERS)]
         collapsed = sum(r.collapsed for r in records)
-        name = f"{label}, n={len(records)}" + (f", {collapsed} collapsed" if collapsed else "")
-        ax.plot(epochs, curves.mean(), color=colour, marker=marker, markersize=4, label=name)
+        text = f"{label}, n={len(records)}" + (f", {collapsed} collapsed" if collapsed else "")
+        ax.plot(epochs, curves.mean(), color=colour, marker=marker, markersize=4, label=text)
         if len(records) > 1:
             ax.fill_between(epochs, curves.min(), curves.max(), color=colour, alpha=0.15, linewidth=0)
-    ax.set(xlabel="epoch", ylabel=METRIC_LABELS[next(iter(runs.values()))[0].metric])
+    ax.set(xlabel="epoch", ylabel=name)
     ax.legend()
 
 

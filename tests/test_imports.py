@@ -26,6 +26,7 @@ ORDER = [
     "reported",
     "comparison",
     "plots",
+    "widgets",
     "notebook",
     "workbook",
     "cli",

@@ -1,15 +1,17 @@
 """What notebooks share: where figures go, which runs count as a document's own, and the pictures themselves."""
 
+import ipywidgets
 import matplotlib
 import pandas as pd
 import pytest
 
-from splitlib import notebook, plots
+from splitlib import notebook, plots, widgets
 from splitlib.config import RunConfig
 from splitlib.errors import ConfigError
 from splitlib.profiles import DOCUMENT_SETTINGS
 from splitlib.runtime import figures_dir
 from splitlib.tally import RUN_DIR, count_records
+from splitlib.training import EpochResult
 
 matplotlib.use("Agg")
 TINY = RunConfig(task="cola", chunks=2, batch_size=16, epochs=20)
@@ -106,6 +108,22 @@ def test_curves_have_a_line_for_each_label_and_say_what_collapsed():
         assert axes[0].get_ylabel().endswith("[%]") and axes[0].get_xlabel() == "epoch"
     for (label, records), text in zip(runs.items(), labels, strict=True):
         assert text == f"{label}, n=1" + (", 1 collapsed" if records[0].collapsed else "")
+
+
+def test_the_explorer_draws_what_is_chosen(monkeypatch):
+    runs = study_of("smoke").run({"one": TINY, "two": TINY.replace(lr=1e-4)})
+    explorer = widgets.explore_curves("title", runs)
+    controls, output = explorer.children
+    shown, quantity = controls.children
+    assert shown.value == ("one", "two") and quantity.value == "matthews"
+    drawn = []
+    monkeypatch.setattr(widgets, "display", lambda drawing: drawn.append(drawing.axes[0]))
+    quantity.value = "train_loss"
+    assert drawn[-1].get_ylabel() == "training loss [nats]" and len(drawn[-1].get_lines()) == 2
+    shown.value = ("two",)
+    assert len(drawn[-1].get_lines()) == 1
+    assert isinstance(output, ipywidgets.Output)
+    assert set(quantity.options) <= set(EpochResult.__dataclass_fields__)
 
 
 def test_shares_fill_the_whole_bar():
