@@ -96,12 +96,18 @@ def start(
     )
 
 
-def show_environment(study: Study) -> pd.DataFrame:
-    """Return what this notebook runs on, as a table: profile, data, hardware, versions."""
+def show_text(table: pd.DataFrame) -> Any:
+    """Return a table of words for display: left-aligned, wrapped, nothing cut off."""
+    left = [{"selector": "th, td", "props": "text-align: left; white-space: normal"}]
+    return table.style.set_table_styles(left)  # type: ignore[arg-type]  # pandas' stubs name a private type here
+
+
+def show_environment(study: Study) -> Any:
+    """Return what this notebook runs on, for display: profile, data, hardware, versions."""
     found = environment(pick_device(study.device))
     versions = found.pop("versions")
     rows = {"profile": f"{study.profile.name}: {study.profile.summary}", "data": study.data, **found, **versions}
-    return pd.DataFrame({"": rows})
+    return show_text(pd.DataFrame({"": rows}))
 
 
 def settings_table(configs: Mapping[str, RunConfig]) -> pd.DataFrame:
