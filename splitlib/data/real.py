@@ -27,6 +27,8 @@ def load_real(task: Task, hub: Path | None = None) -> tuple[datasets.Dataset, da
         DataError: the dataset is missing, unreadable, or has other columns or classes than the task's.
     """
     source = locate(task.repo_id, "datasets", hub)
+    verbosity = datasets.logging.get_verbosity()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # the error below says it in one line
     try:
         train, evaluation = datasets.load_dataset(
             source, task.config_name, split=[task.train_split, task.eval_split], cache_dir=_cache_of(source)
@@ -36,6 +38,8 @@ def load_real(task: Task, hub: Path | None = None) -> tuple[datasets.Dataset, da
             f"{task.title} ({task.repo_id}, {task.config_name}) cannot be read from {describe(hub)} ({reason(error)}); "
             "fetch it again, or use --data embedded"
         ) from error
+    finally:
+        datasets.logging.set_verbosity(verbosity)
     for rows in (train, evaluation):
         _check_columns(task, rows)
         _check_values(task, rows)
