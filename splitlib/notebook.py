@@ -116,7 +116,30 @@ def settings_table(configs: Mapping[str, RunConfig]) -> pd.DataFrame:
     return table[table.astype(str).nunique(axis=1) > 1]
 
 
-def show_comparison(table: pd.DataFrame) -> Any:
-    """Return the table of :func:`splitlib.comparison.compare` for display: no columns that are empty throughout."""
-    shown = table.dropna(axis="columns", how="all")
-    return shown.style.format(precision=2, na_rep="–").hide(axis="index")
+def show_comparison(table: pd.DataFrame, digits: int = 2) -> Any:
+    """Return the table of :func:`splitlib.comparison.compare` for display.
+
+    Reported and measured values get their spread and n beside them. What all measured rows share (metric, data, model,
+    hardware) moves into the caption; the rest stays in columns.
+    """
+    identity = list(table.columns[: table.columns.get_loc("metric")])
+    context = [name for name in ("metric", "data_label", "model", "hardware") if name in table]
+    shared = [name for name in context if table[name].nunique() <= 1]
+    shown = table[identity].copy()
+    shown["reported"] = [
+        _with_spread(*row, digits) for row in zip(table["reported"], table["reported_sd"], strict=True)
+    ]
+    shown["source"] = table["source"]
+    measured = zip(table["measured"], table["measured_sd"], strict=True)
+    shown["measured"] = [_with_spread(*row, digits) for row in measured]
+    for name in ("n", "difference", *(name for name in context if name not in shared), "collapsed", "status"):
+        shown[name] = table[name]
+    caption = "; ".join(str(table[name].dropna().iloc[0]) for name in shared if table[name].notna().any())
+    return shown.style.format(precision=digits, na_rep="–").hide(axis="index").set_caption(caption)
+
+
+def _with_spread(value: float, spread: float, digits: int) -> str:
+    """For example ``63.40 ± 1.20``; a dash where there is no value."""
+    if pd.isna(value):
+        return "–"
+    return f"{value:.{digits}f}" + ("" if pd.isna(spread) else f" ± {spread:.{digits}f}")

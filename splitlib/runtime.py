@@ -86,7 +86,8 @@ def hardware(device: torch.device) -> str:
     """Return what a table calls the hardware: the GPU's name, or the processor and the threads torch uses."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{_processor()}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def environment(device: torch.device) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from splitlib import notebook, plots, widgets
+from splitlib.comparison import compare
 from splitlib.config import RunConfig
 from splitlib.errors import ConfigError
 from splitlib.profiles import DOCUMENT_SETTINGS
@@ -124,6 +125,29 @@ def test_the_explorer_draws_what_is_chosen(monkeypatch):
     assert len(drawn[-1].get_lines()) == 1
     assert isinstance(output, ipywidgets.Output)
     assert set(quantity.options) <= set(EpochResult.__dataclass_fields__)
+
+
+def test_a_comparison_shows_spread_n_and_status_and_names_what_all_rows_share():
+    study = study_of("smoke")
+    rows = {"one": TINY, "two": TINY.replace(lr=1e-4)}
+    measured = study.measured(rows, study.run(rows, seeds=2))
+    reported = pd.DataFrame(
+        {
+            "document": "000",
+            "section": "1",
+            "curve": ["one", "two", "three"],
+            "value": [60.0, 61, 62],
+            "sd": [1.0, 2, 3],
+        }
+    )
+    table = compare(
+        reported, measured, on={"curve": "row_label"}, metric="value", measured_metric="best_percent", spread="sd",
+        tolerance=1.0,
+    )  # fmt: skip
+    page = notebook.show_comparison(table).to_html()
+    assert "60.00 ± 1.00" in page and "not run" in page and "reproduced" not in page
+    caption = page[page.index("<caption>") : page.index("</caption>")]
+    assert measured["data_label"][0] in caption and measured["hardware"][0] in caption
 
 
 def test_shares_fill_the_whole_bar():

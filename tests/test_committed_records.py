@@ -1,0 +1,24 @@
+"""What is committed in results/ can be read by today's code, says what it was measured on, and is of real data."""
+
+from pathlib import Path
+
+import pytest
+
+from splitlib.results import read_record, record_path
+
+ROOT = Path(__file__).resolve().parent.parent
+RECORDS = sorted((ROOT / "results").glob("*-real-*.json"))
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_a_committed_record_is_readable_and_complete(path):
+    record = read_record(path)
+    assert record_path(record.config, path.parent) == path
+    assert record.config.data == "real" and "real" in record.data_label
+    assert record.environment["hardware"] and record.environment["versions"]["torch"]
+    finished = record.config.epochs if not record.diverged else len(record.history)
+    assert [epoch.epoch for epoch in record.history] == list(range(1, finished + 1))
+
+
+def test_there_are_committed_records():
+    assert RECORDS
