@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import pandas as pd
+from IPython.display import display
 from matplotlib.figure import Figure
 
 from splitlib import plots
@@ -59,7 +61,7 @@ class Study:
         return pd.concat(frames, ignore_index=True)
 
     def save_figure(self, drawing: Figure, name: str, *, about_data: bool = True) -> None:
-        """Keep a figure as ``figures/<number>_<name>.png``; on embedded data ``_embedded`` joins the name.
+        """Show a figure and keep it as ``figures/<number>_<name>.png``; on embedded data ``_embedded`` joins the name.
 
         Under ``run_all.py`` a copy goes to the run's folder; the smoke profile keeps nothing but that copy. Give
         ``about_data=False`` for a figure that no dataset went into.
@@ -72,6 +74,8 @@ class Study:
         for path in (kept, copy):
             if path is not None:
                 plots.save(drawing, path)
+        display(drawing)  # by itself a notebook shows figures only while matplotlib is interactive
+        plt.close(drawing)
 
 
 def start(

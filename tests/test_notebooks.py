@@ -121,4 +121,11 @@ def test_executes_under_smoke(path: Path, tmp_path: Path, capsys: pytest.Capture
     assert (latest / f"{path.stem}.html").exists()
     figures = [figure for figure in (latest / "figures").iterdir() if figure.suffix in IMAGE_SUFFIXES]
     assert figures, "a study draws at least one figure"
+    pictures = [
+        out
+        for cell in cells_of(latest / path.name, "code")
+        for out in cell.outputs
+        if "image/png" in out.get("data", {})
+    ]
+    assert len(pictures) == len(figures), "each figure that is kept is shown once"
     assert not (tmp_path / "figures").exists(), "the smoke profile keeps its figures in the run's folder"
