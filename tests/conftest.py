@@ -5,6 +5,8 @@ import os
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may depend on a network
+# The tests' tensors are small: a second thread gains nothing there, and on a busy machine the two wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)
