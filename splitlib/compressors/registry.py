@@ -23,7 +23,7 @@ def make_compressor(name: str, **options: Any) -> Compressor:
     """Return the compressor ``name`` with its parameters.
 
     >>> make_compressor("uniform", bits=4)
-    UniformQuantization(bits=4)
+    UniformQuantization(zstd=0, bits=4)
 
     Raises:
         ConfigError: the name or a parameter is unknown, or a parameter has the wrong type or an impossible value.
@@ -54,4 +54,4 @@ def compressor_options() -> dict[str, dict[str, Any]]:
 
 
 def _parameters(cls: type[Compressor]) -> dict[str, Any]:
-    return {f.name: f.default for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    return {f.name: f.default for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]

@@ -12,14 +12,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from splitlib.compressors.base import Compressor, Header, PayloadError, as_bytes, expect, from_bytes
+from splitlib.compressors.base import Header, as_bytes, from_bytes
 from splitlib.compressors.packing import pack, packed_nbytes, unpack
-from splitlib.compressors.uniform import TABLE_BYTES, level_table, level_values, nearest_level
-from splitlib.errors import ConfigError
+from splitlib.compressors.quantizer import RANGE_BYTES, Quantizer, level_table, level_values, nearest_level
+from splitlib.errors import ConfigError, PayloadError
 
 
 @dataclass(frozen=True, kw_only=True)
-class SortQuantization(Compressor):
+class SortQuantization(Quantizer):
     """``2^bin_bits`` bins of equally many values with ``2^level_bits`` levels each.
 
     The error of each value is at most half its own bin's step, up to float32 rounding. The documents write Q for
@@ -31,6 +31,7 @@ class SortQuantization(Compressor):
     bin_bits: int = 2
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.level_bits < 0 or self.bin_bits < 0 or not 1 <= self.level_bits + self.bin_bits <= 16:
             raise ConfigError(
                 f"sort: level_bits {self.level_bits} + bin_bits {self.bin_bits} must come to 1 to 16 bits a code"
@@ -41,11 +42,10 @@ class SortQuantization(Compressor):
         """Q and S."""
         return (self.level_bits, self.bin_bits, 0, 0)
 
-    def encode_body(self, flat: Tensor) -> Tensor:
-        """Return the bins' minima and steps and the packed codes."""
-        if flat.numel() == 0:
-            return flat.new_empty(0, dtype=torch.uint8)
-        ordered, index = torch.sort(flat.float(), stable=True)
+    def encode_body(self, x: Tensor, low: float, high: float, body: Tensor) -> None:
+        """Write the bins' minima and steps and the packed codes."""
+        flat = x.float().reshape(-1)
+        ordered, index = torch.sort(flat, stable=True)
         bins = 1 << self.bin_bits
         size = -(-len(ordered) // bins)
         bin_of = torch.arange(len(ordered), device=flat.device) // size
@@ -57,22 +57,24 @@ class SortQuantization(Compressor):
         levels = nearest_level(ordered, table[0][bin_of], table[1][bin_of], self.level_bits)
         codes = torch.empty_like(levels)
         codes[index] = (bin_of.int() << self.level_bits) + levels
-        return torch.cat([as_bytes(table.reshape(-1)), pack(codes, self.level_bits + self.bin_bits)])
+        table_bytes = RANGE_BYTES << self.bin_bits
+        body[:table_bytes] = as_bytes(table)
+        body[table_bytes:] = pack(codes, self.level_bits + self.bin_bits)
+
+    @classmethod
+    def body_nbytes(cls, header: Header) -> int:
+        """A range for each bin, and the codes."""
+        level_bits, bin_bits = header.parameters[:2]
+        if not 1 <= level_bits + bin_bits <= 16:
+            raise PayloadError(
+                f"payload names {level_bits}+{bin_bits} bits for sort quantization; 1 to 16 are possible"
+            )
+        return (RANGE_BYTES << bin_bits) + packed_nbytes(header.numel, level_bits + bin_bits)
 
     @classmethod
     def decode_body(cls, body: Tensor, header: Header) -> Tensor:
         """Look each code's value up in a table of all 2^(Q+S) values."""
-        level_bits, bin_bits, numel = *header.parameters[:2], header.numel
-        bits = level_bits + bin_bits
-        if not 1 <= bits <= 16:
-            raise PayloadError(
-                f"payload names {level_bits}+{bin_bits} bits for sort quantization; 1 to 16 are possible"
-            )
-        if numel == 0:
-            expect(body, 0)
-            return body.new_empty(0, dtype=torch.float32)
-        table_bytes = TABLE_BYTES << bin_bits
-        expect(body, table_bytes + packed_nbytes(numel, bits))
-        table = from_bytes(body[:table_bytes], torch.float32, 2 << bin_bits)
-        values = level_values(table, level_bits, header.dtype)
-        return values[unpack(body[table_bytes:], bits, numel)]
+        level_bits, bin_bits = header.parameters[:2]
+        table_bytes = RANGE_BYTES << bin_bits
+        values = level_values(from_bytes(body[:table_bytes], torch.float32), level_bits, header.dtype).reshape(-1)
+        return values[unpack(body[table_bytes:], level_bits + bin_bits, header.numel)]

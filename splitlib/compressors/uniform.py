@@ -8,15 +8,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from splitlib.compressors.base import Compressor, Header, PayloadError, as_bytes, expect, from_bytes
+from splitlib.compressors.base import Header, as_bytes, from_bytes
 from splitlib.compressors.packing import pack, packed_nbytes, unpack
-from splitlib.errors import ConfigError
-
-TABLE_BYTES = 8  # minimum and step, float32
+from splitlib.compressors.quantizer import RANGE_BYTES, Quantizer, level_table, level_values, nearest_level
+from splitlib.errors import ConfigError, PayloadError
 
 
 @dataclass(frozen=True, kw_only=True)
-class UniformQuantization(Compressor):
+class UniformQuantization(Quantizer):
     """Rounds to the nearest of ``2^bits`` evenly spaced levels between minimum and maximum.
 
     The error of each value is at most half a step, (max - min) / (2^bits - 1) / 2, up to float32 rounding.
@@ -26,6 +25,7 @@ class UniformQuantization(Compressor):
     bits: int = 8
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 1 <= self.bits <= 16:
             raise ConfigError(f"uniform: bits must be from 1 to 16, not {self.bits}")
 
@@ -34,50 +34,25 @@ class UniformQuantization(Compressor):
         """The width of a code."""
         return (self.bits, 0, 0, 0)
 
-    def encode_body(self, flat: Tensor) -> Tensor:
-        """Return minimum, step and packed codes."""
-        if flat.numel() == 0:
-            return flat.new_empty(0, dtype=torch.uint8)
-        values = flat.float()
-        low, high = torch.aminmax(values)
-        table = level_table(low[None], high[None], self.bits)
-        codes = nearest_level(values, table[0], table[1], self.bits)
-        return torch.cat([as_bytes(table.reshape(-1)), pack(codes, self.bits)])
+    def encode_body(self, x: Tensor, low: float, high: float, body: Tensor) -> None:
+        """Write minimum, step and packed codes."""
+        ends = torch.tensor([[low], [high]], dtype=torch.float32, device=x.device)
+        table = level_table(ends[0], ends[1], self.bits)
+        codes = nearest_level(x.float().reshape(-1), table[0], table[1], self.bits)
+        body[:RANGE_BYTES] = as_bytes(table)
+        body[RANGE_BYTES:] = pack(codes, self.bits)
+
+    @classmethod
+    def body_nbytes(cls, header: Header) -> int:
+        """One range and the codes."""
+        bits = header.parameters[0]
+        if not 1 <= bits <= 16:
+            raise PayloadError(f"payload names {bits} bits for uniform quantization; 1 to 16 are possible")
+        return RANGE_BYTES + packed_nbytes(header.numel, bits)
 
     @classmethod
     def decode_body(cls, body: Tensor, header: Header) -> Tensor:
         """Look each code's value up in the table of all levels."""
-        bits, numel = header.parameters[0], header.numel
-        if not 1 <= bits <= 16:
-            raise PayloadError(f"payload names {bits} bits for uniform quantization; 1 to 16 are possible")
-        if numel == 0:
-            expect(body, 0)
-            return body.new_empty(0, dtype=torch.float32)
-        expect(body, TABLE_BYTES + packed_nbytes(numel, bits))
-        values = level_values(from_bytes(body[:TABLE_BYTES], torch.float32, 2), bits, header.dtype)
-        return values[unpack(body[TABLE_BYTES:], bits, numel)]
-
-
-def level_table(low: Tensor, high: Tensor, bits: int) -> Tensor:
-    """Return minima and steps, [2, k] float32, of k ranges cut into ``2^bits`` levels.
-
-    Each end is divided before the subtraction, which would overflow for a range wider than float32's largest value.
-    """
-    levels = max((1 << bits) - 1, 1)
-    return torch.stack([low, high / levels - low / levels])
-
-
-def level_values(table: Tensor, bits: int, dtype: torch.dtype) -> Tensor:
-    """Return the value of every code, [k * 2^bits], from :func:`level_table`'s numbers.
-
-    Rounding may put the last level of a huge range just past ``dtype``'s largest value: it is held there.
-    """
-    low, step = table.reshape(2, -1, 1)
-    limit = torch.finfo(dtype).max
-    return (low + torch.arange(1 << bits, device=table.device) * step).clamp(-limit, limit).reshape(-1)
-
-
-def nearest_level(values: Tensor, low: Tensor, step: Tensor, bits: int) -> Tensor:
-    """Return the codes (int32) of the levels nearest to ``values``; a step of 0 gives code 0."""
-    codes = torch.where(step > 0, (values / step - low / step).round_(), 0.0)
-    return codes.nan_to_num_(0.0).clamp_(0, (1 << bits) - 1).int()
+        bits = header.parameters[0]
+        values = level_values(from_bytes(body[:RANGE_BYTES], torch.float32), bits, header.dtype).reshape(-1)
+        return values[unpack(body[RANGE_BYTES:], bits, header.numel)]
