@@ -5,6 +5,7 @@ The original wrote the cross product of methods and directions out by hand; here
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,10 @@ from splitlib.compressors import HEADER_BYTES, Compressor, Identity, decode
 
 @dataclass
 class Traffic:
-    """What crossed the cuts while training: exact bytes of the payloads, and of the same tensors uncompressed."""
+    """What crossed the cuts while training: exact bytes of the payloads, and of what would cross without compression.
+
+    Layers inserted before a cut compress too: uncompressed is the tensor that they were given.
+    """
 
     activation_bytes: int = 0
     gradient_bytes: int = 0
@@ -51,7 +55,7 @@ class _Cross(torch.autograd.Function):
         received, nbytes = _through(boundary.activations, x)
         if boundary.training:
             boundary.traffic.activation_bytes += nbytes
-            boundary.traffic.uncompressed_bytes += x.numel() * x.element_size()
+            boundary.traffic.uncompressed_bytes += boundary.uncompressed(x)
         return received
 
     @staticmethod
@@ -60,7 +64,7 @@ class _Cross(torch.autograd.Function):
         boundary = ctx.boundary
         received, nbytes = _through(boundary.gradients, gradient)
         boundary.traffic.gradient_bytes += nbytes
-        boundary.traffic.uncompressed_bytes += gradient.numel() * gradient.element_size()
+        boundary.traffic.uncompressed_bytes += boundary.uncompressed(gradient)
         return received, None
 
 
@@ -70,9 +74,19 @@ class Boundary(nn.Module):
     Compression stays on in evaluation, where the deployed model would use it too; only training is metered.
     """
 
-    def __init__(self, activations: Compressor, gradients: Compressor, traffic: Traffic) -> None:
+    def __init__(
+        self,
+        activations: Compressor,
+        gradients: Compressor,
+        traffic: Traffic,
+        shrinkage: Callable[[], float] = lambda: 1.0,
+    ) -> None:
         super().__init__()
-        self.activations, self.gradients, self.traffic = activations, gradients, traffic
+        self.activations, self.gradients, self.traffic, self.shrinkage = activations, gradients, traffic, shrinkage
+
+    def uncompressed(self, x: Tensor) -> int:
+        """Return the bytes that would cross instead of ``x`` if nothing compressed it, inserted layers included."""
+        return round(x.numel() * x.element_size() * self.shrinkage())
 
     def forward(self, values: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Return the tensors as the receiving stage sees them; shapes and dtypes stay."""

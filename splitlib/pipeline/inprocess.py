@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torchgpipe import GPipe
 
 from splitlib.compressors import Compressor
 from splitlib.errors import ConfigError
+from splitlib.partition import Sender
 from splitlib.pipeline.boundary import Boundary, Traffic
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -74,11 +76,20 @@ def build_pipeline(
     parts = []
     for index, (stage, device) in enumerate(zip(stages, devices, strict=True)):
         part = _Autocast(stage, PRECISIONS[precision], device) if precision in PRECISIONS else stage
-        parts.append(nn.Sequential(Boundary(activations, gradients, traffic), part) if index else part)
+        if index:
+            boundary = Boundary(activations, gradients, traffic, _shrinkage(stages[index - 1]))
+            part = nn.Sequential(boundary, part)
+        parts.append(part)
     gpipe = GPipe(
         nn.Sequential(*parts), balance=[1] * len(parts), devices=list(devices), chunks=chunks, checkpoint="never"
     )
     return Pipeline(gpipe, traffic)
+
+
+def _shrinkage(stage: nn.Module) -> Callable[[], float]:
+    """Return how to ask by how much the layers inserted at the end of ``stage`` shrank what it sent."""
+    senders = [module for module in stage.modules() if isinstance(module, Sender)]
+    return lambda: math.prod(sender.shrinkage for sender in senders)
 
 
 def check_precision(precision: str, devices: Sequence[torch.device]) -> None:
