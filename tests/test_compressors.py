@@ -10,10 +10,12 @@ from splitlib.compressors.packing import pack, packed_nbytes, unpack
 from splitlib.errors import ConfigError, PayloadError
 
 CODECS = {
+    "power_iteration": {"rank": 2},
     "none": {},
     "cast": {"dtype": "bfloat16"},
     "uniform": {"bits": 5},
     "sort": {"level_bits": 3, "bin_bits": 2},
+    "fast": {"level_bits": 3, "bin_bits": 2},
 }
 AWKWARD = {
     "empty": torch.empty(0, 3),

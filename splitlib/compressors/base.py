@@ -116,6 +116,8 @@ class Compressor(ABC):
     """
 
     code: ClassVar[int]
+    state: Tensor | None = None
+    """What the next ``encode`` starts from, for a codec that learns from the tensors before; checkpoints hold it."""
 
     def __init_subclass__(cls) -> None:
         """Register the codec by its code, so that a payload finds its decoder."""

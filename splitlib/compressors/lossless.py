@@ -18,7 +18,7 @@ _MAX_RATIO = (128 << 10) // 4
 
 def shrink(body: Tensor, level: int) -> Tensor:
     """Return ``body`` (uint8) as one zstd frame, on the same device."""
-    frame = zstandard.ZstdCompressor(level=level).compress(body.cpu().numpy())
+    frame = zstandard.ZstdCompressor(level=level).compress(body.cpu().numpy().tobytes())
     return torch.frombuffer(bytearray(frame), dtype=torch.uint8).to(body.device)
 
 

@@ -6,7 +6,9 @@ its value is ``minimum[range] + level * step[range]``.
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -16,6 +18,8 @@ from splitlib.compressors.lossless import MAX_LEVEL
 from splitlib.errors import ConfigError
 
 RANGE_BYTES = 8  # minimum and step, float32
+# Steps this small have a finite inverse in float32, even twice it. Below lie only numbers many devices flush to zero.
+SMALLEST_STEP = 2.0**-125
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,26 +38,31 @@ class Quantizer(Compressor):
         return self.zstd
 
 
-def level_table(low: Tensor, high: Tensor, bits: int) -> Tensor:
-    """Return minima and steps, [2, k] float32, of k ranges cut into ``2^bits`` levels.
+def loops(device: torch.device) -> ModuleType:
+    """Return the module with the loops for a device; numba is imported only now, when a CPU needs it."""
+    name = "kernels" if device.type == "cpu" else "reference"
+    return importlib.import_module(f"splitlib.compressors.{name}")
 
-    Each end is divided before the subtraction, which would overflow for a range wider than float32's largest value.
-    """
-    levels = max((1 << bits) - 1, 1)
-    return torch.stack([low + 0.0, high / levels - low / levels])  # + 0.0 turns -0.0 into 0.0
+
+def level_table(ends: Tensor, bits: int) -> Tensor:
+    """Return minima and steps, [2, k] float32, of k ranges, ``ends`` [2, k], cut into ``2^bits`` levels."""
+    low, high = ends
+    step = (high.double() - low.double()) / max((1 << bits) - 1, 1)
+    step = step.clamp(SMALLEST_STEP, torch.finfo(torch.float32).max)
+    return torch.stack([low + 0.0, step.float()])  # + 0.0 turns -0.0 into 0.0
+
+
+def level_scaling(table: Tensor) -> Tensor:
+    """Return half of each minimum and twice each inverse step, [2, k] float32: what encoding multiplies by."""
+    return torch.stack([table[0] * 0.5, (2.0 / table[1].double()).float()])
 
 
 def level_values(table: Tensor, bits: int, dtype: torch.dtype) -> Tensor:
-    """Return the value of every code, [k, 2^bits], from :func:`level_table`'s numbers.
+    """Return the value of every code, [k * 2^bits] float32, from :func:`level_table`'s numbers.
 
     Rounding may put the last level of a huge range just past ``dtype``'s largest value: it is held there.
     """
-    low, step = table.reshape(2, -1, 1)
+    low, step = table.double().reshape(2, -1, 1)
     limit = torch.finfo(dtype).max
-    return (low + torch.arange(1 << bits, device=table.device) * step).clamp(-limit, limit)
-
-
-def nearest_level(values: Tensor, low: Tensor, step: Tensor, bits: int) -> Tensor:
-    """Return the codes (int32) of the levels nearest to ``values``; a step of 0 gives code 0."""
-    codes = torch.where(step > 0, (values / step - low / step).round_(), 0.0)
-    return codes.nan_to_num_(0.0).clamp_(0, (1 << bits) - 1).int()
+    values = low + torch.arange(1 << bits, device=table.device) * step
+    return values.clamp_(-limit, limit).float().reshape(-1)

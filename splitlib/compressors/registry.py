@@ -7,7 +7,8 @@ from typing import Any
 
 from splitlib.compressors.base import Compressor
 from splitlib.compressors.cast import Cast, Identity
-from splitlib.compressors.sort import SortQuantization
+from splitlib.compressors.lowrank import PowerIteration
+from splitlib.compressors.sort import FastQuantization, SortQuantization
 from splitlib.compressors.uniform import UniformQuantization
 from splitlib.errors import ConfigError
 
@@ -16,6 +17,8 @@ COMPRESSORS: dict[str, type[Compressor]] = {
     "cast": Cast,
     "uniform": UniformQuantization,
     "sort": SortQuantization,
+    "power_iteration": PowerIteration,
+    "fast": FastQuantization,
 }
 
 
@@ -23,7 +26,7 @@ def make_compressor(name: str, **options: Any) -> Compressor:
     """Return the compressor ``name`` with its parameters.
 
     >>> make_compressor("uniform", bits=4)
-    UniformQuantization(zstd=0, bits=4)
+    UniformQuantization(zstd=0, bits=4, block=0)
 
     Raises:
         ConfigError: the name or a parameter is unknown, or a parameter has the wrong type or an impossible value.

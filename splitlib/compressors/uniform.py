@@ -1,4 +1,4 @@
-"""Uniform quantization: one minimum and one step for the whole tensor (001 §2.1 and 003's baseline)."""
+"""Uniform quantization: one minimum and step for the whole tensor (001 §2.1, 003's baseline) or for each block."""
 
 from __future__ import annotations
 
@@ -9,8 +9,15 @@ import torch
 from torch import Tensor
 
 from splitlib.compressors.base import Header, as_bytes, from_bytes
-from splitlib.compressors.packing import pack, packed_nbytes, unpack
-from splitlib.compressors.quantizer import RANGE_BYTES, Quantizer, level_table, level_values, nearest_level
+from splitlib.compressors.packing import packed_nbytes
+from splitlib.compressors.quantizer import (
+    RANGE_BYTES,
+    Quantizer,
+    level_scaling,
+    level_table,
+    level_values,
+    loops,
+)
 from splitlib.errors import ConfigError, PayloadError
 
 
@@ -18,41 +25,57 @@ from splitlib.errors import ConfigError, PayloadError
 class UniformQuantization(Quantizer):
     """Rounds to the nearest of ``2^bits`` evenly spaced levels between minimum and maximum.
 
-    The error of each value is at most half a step, (max - min) / (2^bits - 1) / 2, up to float32 rounding.
+    ``block`` consecutive values share a minimum and a step; 0 means the whole tensor. The error of each value is at
+    most half a step, (max - min) / (2^bits - 1) / 2, up to float32 rounding.
     """
 
     code: ClassVar[int] = 2
     bits: int = 8
+    block: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 1 <= self.bits <= 16:
             raise ConfigError(f"uniform: bits must be from 1 to 16, not {self.bits}")
+        if not 0 <= self.block < 1 << 16 or self.block % 8:
+            raise ConfigError(f"uniform: block must be 0 or a multiple of 8 below 65536, not {self.block}")
 
     @property
     def parameters(self) -> tuple[int, int, int, int]:
-        """The width of a code."""
-        return (self.bits, 0, 0, 0)
+        """The width of a code and the block."""
+        return (self.bits, self.block, 0, 0)
 
     def encode_body(self, x: Tensor, low: float, high: float, body: Tensor) -> None:
-        """Write minimum, step and packed codes."""
+        """Write minima, steps and packed codes."""
+        flat, run = x.float().reshape(-1), loops(x.device)
         ends = torch.tensor([[low], [high]], dtype=torch.float32, device=x.device)
-        table = level_table(ends[0], ends[1], self.bits)
-        codes = nearest_level(x.float().reshape(-1), table[0], table[1], self.bits)
-        body[:RANGE_BYTES] = as_bytes(table)
-        body[RANGE_BYTES:] = pack(codes, self.bits)
+        table = level_table(run.extremes(flat, self.block) if self.block else ends, self.bits)
+        split = RANGE_BYTES * table.shape[1]
+        body[:split] = as_bytes(table)
+        if self.block:
+            run.write_blocks(flat, level_scaling(table), self.block, self.bits, body[split:])
+        else:
+            run.write_codes(flat, flat[:0], level_scaling(table), self.bits, self.bits, body[split:])
 
     @classmethod
     def body_nbytes(cls, header: Header) -> int:
-        """One range and the codes."""
-        bits = header.parameters[0]
-        if not 1 <= bits <= 16:
-            raise PayloadError(f"payload names {bits} bits for uniform quantization; 1 to 16 are possible")
-        return RANGE_BYTES + packed_nbytes(header.numel, bits)
+        """A range for each block, and the codes."""
+        bits, block = header.parameters[:2]
+        if not 1 <= bits <= 16 or block % 8:
+            raise PayloadError(f"payload names {bits} bits in blocks of {block} for uniform quantization")
+        return RANGE_BYTES * _blocks(header) + packed_nbytes(header.numel, bits)
 
     @classmethod
     def decode_body(cls, body: Tensor, header: Header) -> Tensor:
-        """Look each code's value up in the table of all levels."""
-        bits = header.parameters[0]
-        values = level_values(from_bytes(body[:RANGE_BYTES], torch.float32), bits, header.dtype).reshape(-1)
-        return values[unpack(body[RANGE_BYTES:], bits, header.numel)]
+        """Look each code's value up in the table of all levels, or compute it from its block's minimum and step."""
+        (bits, block), run, split = header.parameters[:2], loops(body.device), RANGE_BYTES * _blocks(header)
+        table = from_bytes(body[:split], torch.float32).reshape(2, -1)
+        if block:
+            limit = torch.finfo(header.dtype).max
+            return run.read_blocks(body[split:], table, block, bits, header.numel, limit)
+        return run.read_codes(body[split:], level_values(table, bits, header.dtype), bits, header.numel)
+
+
+def _blocks(header: Header) -> int:
+    block = header.parameters[1]
+    return -(-header.numel // block) if block else 1
