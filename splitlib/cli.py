@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -80,8 +80,8 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
             choices = tuple(COMPRESSORS) if f.name == "compressor" else f.metadata["choices"]
             _add_setting(settings, f.name, _scalar_type(hints[f.name]), f.metadata["help"], choices)
     inserts = parser.add_argument_group("parameters of the inserted layers")
-    _add_options(inserts, "insert_options", insert_options(), "", "")
-    codecs = parser.add_argument_group("parameters of the compressors")
+    _add_options(inserts, "insert_options", insert_options(), "insert_", "")
+    codecs = parser.add_argument_group("parameters of the compressors (3,7 means 3 at the first cut, 7 at the second)")
     _add_options(codecs, "compressor_options", compressor_options(), "", "activations (and gradients): ")
     _add_options(codecs, "gradient_options", compressor_options(), "gradient_", "gradients alone: ")
     where = parser.add_argument_group("where it runs (not part of the config)")
@@ -96,11 +96,21 @@ def _add_options(group: Any, field: str, options: Mapping[str, Mapping[str, Any]
     for name, defaults in options.items():
         known = ", ".join(f"{owner} (default {default})" for owner, default in defaults.items())
         kind = type(next(iter(defaults.values())))
-        _add_setting(group, prefix + name, kind, f"{help}of {known}", (), dest=f"{field}:{name}")
+        _add_setting(group, prefix + name, _per_cut(kind), f"{help}of {known}", (), dest=f"{field}:{name}")
+
+
+def _per_cut(kind: type) -> Callable[[str], Any]:
+    """Return a reader of one value of ``kind``; values with commas are checked where the compressors are made."""
+
+    def read(text: str) -> Any:
+        return text if "," in text else kind(text)
+
+    read.__name__ = kind.__name__  # what argparse calls it
+    return read
 
 
 def _add_setting(
-    group: Any, name: str, kind: type, help: str, choices: Sequence[str] = (), dest: str | None = None
+    group: Any, name: str, kind: Callable[[str], Any], help: str, choices: Sequence[str] = (), dest: str | None = None
 ) -> None:
     text = help + (f": {', '.join(choices)}" if choices else "")
     flag, metavar = "--" + name.replace("_", "-"), kind.__name__.upper()

@@ -117,7 +117,9 @@ class RunConfig:
     insert: str = _setting("none", "text: layers inserted around each cut, which train with the model", INSERTS)
     insert_options: Mapping[str, Scalar] = _setting({}, "parameters of the inserted layers")
     compressor: str = _setting("none", "what encodes activations at a cut")
-    compressor_options: Mapping[str, Scalar] = _setting({}, "parameters of the compressor")
+    compressor_options: Mapping[str, Scalar] = _setting(
+        {}, "parameters of the compressor; '3,7': 3 at one cut, 7 at the other"
+    )
     gradient_compressor: str = _setting("same", "what encodes gradients at a cut; same: as the activations")
     gradient_options: Mapping[str, Scalar] = _setting({}, "parameters of the gradients' compressor")
 

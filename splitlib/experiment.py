@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from splitlib import results
-from splitlib.compressors import make_compressor
+from splitlib.compressors import make_compressors
 from splitlib.config import DEFAULT_MAX_LENGTH, RunConfig, Scalar
 from splitlib.data import TaskData, load_task
 from splitlib.models import build_model
@@ -98,21 +98,22 @@ def sweep(
 
 def _prepare(config: RunConfig, hub: Path | None, device: torch.device) -> Trainer:
     """Build everything that trains, in the order config -> data -> model -> partition -> compressor -> pipeline."""
-    activations = make_compressor(config.compressor, **config.compressor_options)
+    activations = make_compressors(config.compressor, config.compressor_options)
     gradient_name, gradient_options = config.effective_gradient_compressor
-    gradients = make_compressor(gradient_name, **gradient_options)
+    gradients = make_compressors(gradient_name, gradient_options)
     insert = make_insert(config.insert, **config.insert_options) if config.insert != "none" else None
     data: TaskData = load_task(config, hub=hub)
     seed_everything(config.seed)
     model = build_model(config, num_labels=data.num_labels, hub=hub)
     length = config.max_length or DEFAULT_MAX_LENGTH
     stages = split(model, str(config.partition), insert=insert, max_length=length)
+    cuts = len(stages.parts) - 1  # none where the model is not split
     pipeline = build_pipeline(
         stages.parts,
         devices=[device] * len(stages.parts),
         chunks=config.chunks,
-        activations=activations,
-        gradients=gradients,
+        activations=activations[:cuts],
+        gradients=gradients[:cuts],
         precision=config.precision,
     )
     return Trainer(pipeline, data, config)

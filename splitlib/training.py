@@ -162,6 +162,7 @@ class Trainer:
             "state": asdict(self.state),
             "traffic": asdict(self.pipeline.traffic),
             "model": self.pipeline.state_dict(),
+            "compressors": self.pipeline.compressor_state(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -185,6 +186,7 @@ class Trainer:
         for name, value in contents["traffic"].items():
             setattr(self.pipeline.traffic, name, value)
         self.pipeline.load_state_dict(contents["model"])
+        self.pipeline.load_compressor_state(contents["compressors"])
         self.optimizer.load_state_dict(contents["optimizer"])
         self.scheduler.load_state_dict(contents["scheduler"])
         self.scaler.load_state_dict(contents["scaler"])

@@ -63,8 +63,13 @@ def test_compressor_parameters_reach_the_config():
     assert config.compressor_options == {"level_bits": 3, "bin_bits": 1}
 
 
+def test_options_can_differ_between_the_cuts():
+    config = config_of("--compressor", "power_iteration", "--rank", "3,7", "--gradient-compressor", "uniform")
+    assert config.compressor_options == {"rank": "3,7"}
+
+
 def test_insert_parameters_reach_the_config():
-    config = config_of("--insert", "linear", "--ratio", "0.25", "--start", "random")
+    config = config_of("--insert", "linear", "--insert-ratio", "0.25", "--insert-start", "random")
     assert (config.insert, config.insert_options) == ("linear", {"ratio": 0.25, "start": "random"})
 
 
@@ -78,7 +83,9 @@ def test_insert_parameters_reach_the_config():
         (["--batch-size", "2", "--chunks", "4"], ["batch_size 2", "chunks 4"]),
         (["--compressor", "sort", "--bits", "3"], ["no parameter 'bits'"]),
         (["--compressor", "gzip"], ["gzip"]),
-        (["--insert", "linear", "--rate", "0.5"], ["no parameter 'rate'"]),
+        (["--compressor", "power_iteration", "--rank", "many"], ["--rank", "many"]),
+        (["--compressor", "power_iteration", "--rank", "3,7,9"], ["rank '3,7,9' has 3 values"]),
+        (["--insert", "linear", "--insert-rate", "0.5"], ["no parameter 'rate'"]),
         (["--gradient-compressor", "gzip"], ["gzip"]),
         (["--profile", "fast"], ["fast"]),
         (["--device", "tpu"], ["tpu"]),
@@ -107,7 +114,7 @@ def test_help_names_every_setting_and_parameter(capsys):
         cli.main(["run", "--help"])
     shown = capsys.readouterr().out
     names = [f.name for f in setting_fields() if not f.name.endswith("_options")]
-    names += [*compressor_options(), *insert_options()]
+    names += [*compressor_options(), *(f"insert_{name}" for name in insert_options())]
     missing = [name for name in names if "--" + name.replace("_", "-") not in shown]
     assert not missing
     assert "examples:" in shown

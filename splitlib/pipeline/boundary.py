@@ -37,14 +37,17 @@ class Traffic:
         return self.sent_bytes / self.uncompressed_bytes if self.uncompressed_bytes else 1.0
 
 
-def _through(codec: Compressor, x: Tensor) -> tuple[Tensor, int]:
-    """Return what the other side receives and the bytes that took.
+def _through(codec: Compressor, x: Tensor, *, keep_state: bool) -> tuple[Tensor, int]:
+    """Return what the other side receives and the bytes that took; ``keep_state`` leaves the codec as it was.
 
     The identity needs no encoding: its payload is the tensor's own bytes behind a header.
     """
     if isinstance(codec, Identity):
         return x.view_as(x), HEADER_BYTES + x.numel() * x.element_size()
+    state = codec.state
     payload = codec.encode(x)
+    if keep_state and codec.state is not state:
+        codec.state = state
     return decode(payload), payload.nbytes
 
 
@@ -52,7 +55,7 @@ class _Cross(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, boundary: Boundary) -> Tensor:
         ctx.boundary = boundary
-        received, nbytes = _through(boundary.activations, x)
+        received, nbytes = _through(boundary.activations, x, keep_state=not boundary.training)
         if boundary.training:
             boundary.traffic.activation_bytes += nbytes
             boundary.traffic.uncompressed_bytes += boundary.uncompressed(x)
@@ -62,7 +65,7 @@ class _Cross(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (gradient,) = gradients
         boundary = ctx.boundary
-        received, nbytes = _through(boundary.gradients, gradient)
+        received, nbytes = _through(boundary.gradients, gradient, keep_state=not boundary.training)
         boundary.traffic.gradient_bytes += nbytes
         boundary.traffic.uncompressed_bytes += boundary.uncompressed(gradient)
         return received, None
@@ -71,7 +74,8 @@ class _Cross(torch.autograd.Function):
 class Boundary(nn.Module):
     """One cut between two stages: encodes the first tensor, passes the others (an attention mask) as they are.
 
-    Compression stays on in evaluation, where the deployed model would use it too; only training is metered.
+    Compression stays on in evaluation, where the deployed model would use it too. Only training is metered, and only
+    training changes the compressors' state, from which evaluation starts as well.
     """
 
     def __init__(
