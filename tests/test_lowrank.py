@@ -279,7 +279,7 @@ def test_every_cut_and_direction_has_its_own_state_and_rank():
     inputs, labels = next(iter(trainer._rest_of_epoch(0)))
     trainer.step(inputs, labels)
     states = trainer.pipeline.compressor_state()
-    assert [tuple(state.shape) for state in states] == [(8, 64, rank) for rank in (3, 3, 7, 7)]
+    assert [tuple(state.shape) for state in states] == [(8, rank, 64) for rank in (3, 3, 7, 7)]
     assert not torch.equal(states[0], states[1])
 
 

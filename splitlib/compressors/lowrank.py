@@ -1,7 +1,7 @@
 """Power iteration (000 §2.2, 002 §2): each sample's matrix as the product of two thin ones.
 
 A sample [C, H, W] is the matrix [C, HW], a sample [L, D] the matrix [L, D]. Channels and features mean the same in
-every sample, so their side has a basis [C or D, r] worth keeping: subspace iteration starts from the basis of the
+every sample, so their side has a basis of r vectors worth keeping: subspace iteration starts from the basis of the
 tensor before, and one round is enough. The other factor is the projection onto the basis, the best there is for it.
 Only the basis is orthogonalised, never the long side HW.
 """
@@ -44,7 +44,7 @@ class PowerIteration(Compressor):
     iterations: int = 1
     """Rounds for each tensor; one that has nothing to start from gets one more."""
     state: Tensor | None = field(default=None, init=False, repr=False, compare=False)
-    """Orthonormal bases [B, C or D, r] that the next tensor starts from."""
+    """Bases [B, r, C or D] of orthonormal rows, from which the next tensor starts."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.rank <= MAX_RANK:
@@ -67,23 +67,25 @@ class PowerIteration(Compressor):
         largest = max(-low, high)
         scale = 1.0 if _TAME[0] < largest < _TAME[1] or not largest else largest
         basis = self._iterate(matrices if scale == 1.0 else matrices / scale)
-        root = math.sqrt(basis.shape[1])
-        projection = (basis / root).mT @ matrices
+        root = math.sqrt(basis.shape[2])
+        projection = (basis / root) @ matrices
         factors = torch.cat([(basis * root).reshape(-1), projection.reshape(-1)])
         body.copy_(as_bytes(factors.to(x.dtype)))
 
     def _iterate(self, matrices: Tensor) -> Tensor:
-        """Return orthonormal bases [B, rows, r] of matrices [B, rows, columns], and keep them for the next call."""
+        """Return bases [B, r, rows] of matrices [B, rows, columns], and keep them for the next call.
+
+        Thin factors lie as rows: products of a long row with the matrix are many times faster than those with columns.
+        """
         count, rows, columns = matrices.shape
-        rank = min(self.rank, rows, columns)
-        noise = _noise(rows, rank).to(matrices.device)
+        noise = _noise(min(self.rank, rows, columns), rows).to(matrices.device)
         if self.state is None or self.state.shape[1:] != noise.shape:
             basis, rounds = noise.expand(count, -1, -1), self.iterations + 1
         else:
             turn = torch.arange(count, device=matrices.device) % len(self.state)
             basis, rounds = self.state.to(matrices.device)[turn] + _NOISE * noise, self.iterations
         for _ in range(rounds):
-            basis = torch.linalg.qr(matrices @ (matrices.mT @ basis)).Q
+            basis = torch.linalg.qr((basis @ matrices @ matrices.mT).mT).Q.mT
         self.state = basis
         return basis
 
@@ -102,12 +104,12 @@ class PowerIteration(Compressor):
         rank = min(header.parameters[0], rows, columns)
         factors = from_bytes(body, header.dtype).float()
         basis, projection = factors.split([count * rows * rank, count * rank * columns])
-        basis, projection = basis.reshape(count, rows, rank), projection.reshape(count, rank, columns)
+        basis, projection = basis.reshape(count, rank, rows), projection.reshape(count, rank, columns)
         largest, limit = float(projection.abs().amax()), torch.finfo(header.dtype).max
-        # A row of the basis is at most sqrt(rows) long, a column of the projection sqrt(rank) * largest.
+        # A column of the basis is at most sqrt(rows) long, one of the projection sqrt(rank) * largest.
         scale = 1.0 if largest * math.sqrt(rows * rank) < limit / 2 else largest
         projection = projection if scale == 1.0 else projection / scale
-        product = basis @ projection if len(header.shape) > 3 else projection.mT @ basis.mT
+        product = basis.mT @ projection if len(header.shape) > 3 else projection.mT @ basis
         return product if scale == 1.0 else product.clamp(-limit / scale, limit / scale) * scale
 
 
@@ -126,6 +128,6 @@ def _matrices(x: Tensor) -> Tensor:
 
 
 @functools.lru_cache(maxsize=16)
-def _noise(rows: int, rank: int) -> Tensor:
+def _noise(rank: int, rows: int) -> Tensor:
     """Return the matrix that every first iteration starts from; its own generator disturbs nobody's random numbers."""
-    return torch.randn(rows, rank, generator=torch.Generator().manual_seed(0)) / math.sqrt(rows)
+    return torch.randn(rank, rows, generator=torch.Generator().manual_seed(0)) / math.sqrt(rows)
