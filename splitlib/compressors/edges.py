@@ -109,9 +109,11 @@ def _counted_begins(x: Tensor, low: float, high: float, bins: int) -> Tensor | N
     ranks = ranks[ranks < len(x)]
     cells = torch.searchsorted(counts.cumsum(0), ranks, right=True)
     begins = _cell_floors(cells)
+    drawn = sample(x)
     for cell in cells[counts[cells] * _TOLERANCE > size].unique():
         # Many values in one cell: right only if they are one value, the cell's floor, as the zeros after a ReLU.
-        if (x == _cell_floors(cell)).sum() < counts[cell]:
+        floor, beyond = _cell_floors(torch.stack([cell, cell + 1]))
+        if ((drawn > floor) & (drawn < beyond)).any():
             return None
     return torch.cat([begins, begins.new_full((bins - 1 - len(begins),), high)])
 

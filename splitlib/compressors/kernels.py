@@ -163,7 +163,8 @@ def _compare(
     low: np.ndarray,
     inverse: np.ndarray,
 ) -> None:
-    first[:], low[:], inverse[:] = 0, scaling[0, 0], scaling[1, 0]
+    for j in range(len(x)):
+        first[j], low[j], inverse[j] = 0, scaling[0, 0], scaling[1, 0]
     for k in range(len(edges)):
         edge, code = edges[k], np.int32((k + 1) << level_bits)
         bin_low, bin_inverse = scaling[0, k + 1], scaling[1, k + 1]
@@ -206,85 +207,62 @@ def _quantize(
 
 @_compiled
 def _pack(codes: np.ndarray, bits: int, out: np.ndarray) -> None:
-    if bits == 8:
-        for j in range(len(codes)):
+    """Loops of their own for the widths of the documents; any other goes through 64-bit words."""
+    done = len(codes) // 2 * 2
+    if bits == 4:
+        for j in range(done // 2):
+            out[j] = np.uint8(codes[2 * j] | codes[2 * j + 1] << 4)
+    elif bits == 8:
+        for j in range(done):
             out[j] = np.uint8(codes[j])
-    elif bits == 16:
-        for j in range(len(codes)):
-            out[2 * j], out[2 * j + 1] = np.uint8(codes[j]), np.uint8(codes[j] >> 8)
-    elif bits == 12 and len(codes) % 2 == 0:
-        for j in range(len(codes) // 2):
+    elif bits == 12:
+        for j in range(done // 2):
             pair = codes[2 * j] | codes[2 * j + 1] << 12
             out[3 * j], out[3 * j + 1], out[3 * j + 2] = np.uint8(pair), np.uint8(pair >> 8), np.uint8(pair >> 16)
-    elif bits == 4 and len(codes) % 2 == 0:
-        for j in range(len(codes) // 2):
-            out[j] = np.uint8(codes[2 * j] | codes[2 * j + 1] << 4)
+    elif bits == 16:
+        for j in range(done):
+            out[2 * j], out[2 * j + 1] = np.uint8(codes[j]), np.uint8(codes[j] >> 8)
     else:
-        whole = len(codes) // 8 * 8
-        for j in range(0, whole, 8):
-            _pack_row(codes[j : j + 8], bits, out[j * bits // 8 :], bits)
-        if whole < len(codes):
-            rest = np.zeros(8, np.int32)
-            rest[: len(codes) - whole] = codes[whole:]
-            _pack_row(rest, bits, out[whole * bits // 8 :], ((len(codes) - whole) * bits + 7) // 8)
-
-
-@_compiled
-def _pack_row(codes: np.ndarray, bits: int, out: np.ndarray, nbytes: int) -> None:
-    """Eight codes of fewer than 16 bits: four each fit a 64-bit word; together they are ``bits`` bytes."""
-    left, right = np.uint64(0), np.uint64(0)
-    for k in range(4):
-        shift = np.uint64(k * bits)
-        left |= np.uint64(codes[k]) << shift
-        right |= np.uint64(codes[k + 4]) << shift
-    width = np.uint64(4 * bits)
-    left, right = left | (right << width), right >> (np.uint64(64) - width)
-    for byte in range(min(nbytes, 8)):
-        out[byte] = np.uint8(left >> np.uint64(8 * byte))
-    for byte in range(8, nbytes):
-        out[byte] = np.uint8(right >> np.uint64(8 * (byte - 8)))
-
-
-@_compiled
-def _unpack_row(packed: np.ndarray, bits: int, codes: np.ndarray, nbytes: int) -> None:
-    """Undo :func:`_pack_row`."""
-    left, right = np.uint64(0), np.uint64(0)
-    for byte in range(min(nbytes, 8)):
-        left |= np.uint64(packed[byte]) << np.uint64(8 * byte)
-    for byte in range(8, nbytes):
-        right |= np.uint64(packed[byte]) << np.uint64(8 * (byte - 8))
-    width, mask = np.uint64(4 * bits), np.uint64((1 << bits) - 1)
-    right = (right << (np.uint64(64) - width)) | (left >> width)
-    for k in range(4):
-        shift = np.uint64(k * bits)
-        codes[k] = np.int32((left >> shift) & mask)
-        codes[k + 4] = np.int32((right >> shift) & mask)
+        done = 0
+    waiting, width, place = np.uint64(0), 0, done * bits // 8
+    for j in range(done, len(codes)):
+        waiting |= np.uint64(codes[j]) << np.uint64(width)
+        width += bits
+        while width >= 8:
+            out[place] = np.uint8(waiting)
+            waiting, width, place = waiting >> np.uint64(8), width - 8, place + 1
+    if width > 0:
+        out[place] = np.uint8(waiting)
 
 
 @_compiled
 def _unpack(packed: np.ndarray, bits: int, codes: np.ndarray) -> None:
-    if bits == 8:
-        for j in range(len(codes)):
+    """Undo :func:`_pack`."""
+    done = len(codes) // 2 * 2
+    if bits == 4:
+        for j in range(done // 2):
+            codes[2 * j], codes[2 * j + 1] = packed[j] & 15, packed[j] >> 4
+    elif bits == 8:
+        for j in range(done):
             codes[j] = packed[j]
-    elif bits == 16:
-        for j in range(len(codes)):
-            codes[j] = np.int32(packed[2 * j]) | np.int32(packed[2 * j + 1]) << 8
-    elif bits == 12 and len(codes) % 2 == 0:
-        for j in range(len(codes) // 2):
+    elif bits == 12:
+        for j in range(done // 2):
             middle = np.int32(packed[3 * j + 1])
             codes[2 * j] = np.int32(packed[3 * j]) | (middle & 15) << 8
             codes[2 * j + 1] = middle >> 4 | np.int32(packed[3 * j + 2]) << 4
-    elif bits == 4 and len(codes) % 2 == 0:
-        for j in range(len(codes) // 2):
-            codes[2 * j], codes[2 * j + 1] = packed[j] & 15, packed[j] >> 4
+    elif bits == 16:
+        for j in range(done):
+            codes[j] = np.int32(packed[2 * j]) | np.int32(packed[2 * j + 1]) << 8
     else:
-        whole = len(codes) // 8 * 8
-        for j in range(0, whole, 8):
-            _unpack_row(packed[j * bits // 8 :], bits, codes[j:], bits)
-        if whole < len(codes):
-            rest = np.zeros(8, np.int32)
-            _unpack_row(packed[whole * bits // 8 :], bits, rest, ((len(codes) - whole) * bits + 7) // 8)
-            codes[whole:] = rest[: len(codes) - whole]
+        done = 0
+    waiting, width, place = np.uint64(0), 0, done * bits // 8
+    mask = np.uint64((1 << bits) - 1)
+    for j in range(done, len(codes)):
+        while width < bits:
+            waiting |= np.uint64(packed[place]) << np.uint64(width)
+            width, place = width + 8, place + 1
+        codes[j] = np.int32(waiting & mask)
+        waiting, width = waiting >> np.uint64(bits), width - bits
 
 
 @_compiled
