@@ -7,13 +7,15 @@ import torch
 
 from splitlib import config as config_module
 from splitlib import experiment
+from splitlib.compressors import HEADER_BYTES, make_compressor
 from splitlib.config import RunConfig
 from splitlib.data.text import vocabulary_size
 from splitlib.errors import ConfigError
 from splitlib.models.inserted import INSERTS, Decay, DecayingLinear, insert_options, make_insert
+from splitlib.models.mobilenet import mobilenet_v2_tiny
 from splitlib.models.roberta import roberta_tiny
 from splitlib.partition import split
-from splitlib.pipeline import Boundary
+from splitlib.pipeline import Boundary, build_pipeline
 from splitlib.progress import Progress
 from splitlib.training import Trainer
 
@@ -229,6 +231,20 @@ def test_the_boundary_knows_the_sender_before_it():
     one_step(trainer)
     boundaries = [module for module in trainer.pipeline.modules() if isinstance(module, Boundary)]
     assert [boundary.shrinkage() for boundary in boundaries] == [4.0, 4.0]
+
+
+def test_the_ratio_of_conv_inserts_counts_what_they_save():
+    """0.0676 of the elements cross with the layers of type 2; at 64 pixels the two cuts weigh as they do at 224."""
+    codec = make_compressor("none")
+    stages = split(mobilenet_v2_tiny(10), "conv_insert_type_2")
+    pipeline = build_pipeline(
+        stages.parts, devices=[torch.device("cpu")] * 3, chunks=2, activations=codec, gradients=codec
+    ).train()
+    pipeline(torch.randn(4, 3, 64, 64)).sum().backward()
+    wide, sent = 32 * 32 * 32 + 1280 * 2 * 2, 20 * 8 * 8 + 320 * 2 * 2
+    assert pipeline.traffic.uncompressed_bytes == 2 * 4 * 4 * wide
+    assert pipeline.traffic.sent_bytes == 2 * 4 * 4 * sent + 8 * HEADER_BYTES
+    assert sent / wide == pytest.approx(0.0676, abs=1e-4)
 
 
 def test_every_insert_can_be_chosen():

@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 from splitlib import experiment
 from splitlib.compressors import HEADER_BYTES, Payload, PowerIteration, decode, make_compressor, make_compressors
 from splitlib.config import RunConfig
+from splitlib.data.text import vocabulary_size
 from splitlib.errors import ConfigError, PayloadError
-from splitlib.pipeline import Boundary, Traffic
+from splitlib.models.roberta import roberta_tiny
+from splitlib.partition import split
+from splitlib.pipeline import Boundary, Traffic, build_pipeline
 from splitlib.progress import Progress
 from splitlib.training import Trainer
 
@@ -281,6 +284,25 @@ def test_every_cut_and_direction_has_its_own_state_and_rank():
     states = trainer.pipeline.compressor_state()
     assert [tuple(state.shape) for state in states] == [(8, rank, 64) for rank in (3, 3, 7, 7)]
     assert not torch.equal(states[0], states[1])
+
+
+def test_one_compressor_given_for_everything_is_copied_for_each_cut_and_direction():
+    """Shared, it would start each cut's tensors from the other cut's."""
+    codec = PowerIteration(rank=3)
+    stages = split(roberta_tiny(2), "condition_1")
+    pipeline = build_pipeline(
+        stages.parts, devices=[torch.device("cpu")] * 3, chunks=1, activations=codec, gradients=codec
+    )
+    ids = torch.randint(4, vocabulary_size(), (2, 8))
+    pipeline.train()(ids, torch.ones_like(ids)).sum().backward()
+    assert codec.state is None
+    assert len({state.data_ptr() for state in pipeline.compressor_state()}) == 4
+
+
+def test_as_many_compressors_as_cuts():
+    stages, codecs = split(roberta_tiny(2), "condition_1"), [PowerIteration(rank=3)] * 3
+    with pytest.raises(ConfigError, match="2 cuts need one compressor, or 2, not 3"):
+        build_pipeline(stages.parts, devices=[torch.device("cpu")] * 3, chunks=1, activations=codecs, gradients=codecs)
 
 
 @pytest.mark.parametrize("stop_after", [1, 5, 7])
