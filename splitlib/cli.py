@@ -153,9 +153,12 @@ def _summary(record: RunRecord) -> str:
     ratio = f"{record.compression_ratio:.4f} of the uncompressed bytes" if record.uncompressed_bytes else "no cut"
     flags = [word for word in ("collapsed to one class", "diverged") if row[word.split()[0]]]
     best = f"{row['best_percent']:.2f} % at best (epoch {row['best_epoch']})"
+    config = record.config
+    inserted = [] if config.insert == "none" else [config.insert]
+    shown = [str(config.model), str(config.partition), *inserted, config.compressor]
     lines = {
         "data": record.data_label,
-        "config": f"{record.config.key}: {record.config.model}, {record.config.partition}, {record.config.compressor}",
+        "config": f"{record.config.key}: {', '.join(shown)}",
         record.metric: f"{best}, {row['last_percent']:.2f} % last",
         "wire": ratio,
         "speed": f"{row['samples_per_second']:.1f} samples/s on {row['hardware']}",
