@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,6 +13,7 @@ from splitlib import experiment
 from splitlib.compressors import COMPRESSORS, compressor_options
 from splitlib.config import RunConfig, setting_fields, task_kind
 from splitlib.errors import ConfigError, SplitlibError
+from splitlib.models.inserted import insert_options
 from splitlib.profiles import DOCUMENT_SETTINGS, PROFILES, get_profile
 from splitlib.results import RunRecord, all_records, record_path, to_frame
 
@@ -78,12 +79,11 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         if typing.get_origin(hints[f.name]) is not Mapping:
             choices = tuple(COMPRESSORS) if f.name == "compressor" else f.metadata["choices"]
             _add_setting(settings, f.name, _scalar_type(hints[f.name]), f.metadata["help"], choices)
-    codecs = parser.add_argument_group("parameters of the compressors")
-    for prefix, direction in (("", "activations (and gradients)"), ("gradient_", "gradients alone")):
-        for name, defaults in compressor_options().items():
-            known = ", ".join(f"{codec} (default {default})" for codec, default in defaults.items())
-            kind = type(next(iter(defaults.values())))
-            _add_setting(codecs, prefix + name, kind, f"{direction}: of {known}", (), dest=f"{prefix}option:{name}")
+    inserts = parser.add_argument_group("parameters of the inserted layers")
+    _add_options(inserts, "insert_options", insert_options(), "insert_", "")
+    codecs = parser.add_argument_group("parameters of the compressors (3,7 means 3 at the first cut, 7 at the second)")
+    _add_options(codecs, "compressor_options", compressor_options(), "", "activations (and gradients): ")
+    _add_options(codecs, "gradient_options", compressor_options(), "gradient_", "gradients alone: ")
     where = parser.add_argument_group("where it runs (not part of the config)")
     where.add_argument("--hub", type=Path, help="a local mirror of the hub (default: $SPLITLIB_HUB, else the hub)")
     where.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
@@ -91,8 +91,26 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--fresh", action="store_true", help="train again although a record or checkpoint exists")
 
 
+def _add_options(group: Any, field: str, options: Mapping[str, Mapping[str, Any]], prefix: str, help: str) -> None:
+    """Add every option that goes into the mapping ``field`` of the config."""
+    for name, defaults in options.items():
+        known = ", ".join(f"{owner} (default {default})" for owner, default in defaults.items())
+        kind = type(next(iter(defaults.values())))
+        _add_setting(group, prefix + name, _per_cut(kind), f"{help}of {known}", (), dest=f"{field}:{name}")
+
+
+def _per_cut(kind: type) -> Callable[[str], Any]:
+    """Return a reader of one value of ``kind``; values with commas are checked where the compressors are made."""
+
+    def read(text: str) -> Any:
+        return text if "," in text else kind(text)
+
+    read.__name__ = kind.__name__  # what argparse calls it
+    return read
+
+
 def _add_setting(
-    group: Any, name: str, kind: type, help: str, choices: Sequence[str] = (), dest: str | None = None
+    group: Any, name: str, kind: Callable[[str], Any], help: str, choices: Sequence[str] = (), dest: str | None = None
 ) -> None:
     text = help + (f": {', '.join(choices)}" if choices else "")
     flag, metavar = "--" + name.replace("_", "-"), kind.__name__.upper()
@@ -110,8 +128,8 @@ def config_from_options(options: argparse.Namespace) -> RunConfig:
     """Return the config a parsed ``run`` command line means."""
     given = {name: value for name, value in vars(options).items() if value is not None}
     settings = {name.removeprefix("setting:"): v for name, v in given.items() if name.startswith("setting:")}
-    for field in ("compressor_options", "gradient_options"):
-        prefix = "option:" if field == "compressor_options" else "gradient_option:"
+    for field in ("insert_options", "compressor_options", "gradient_options"):
+        prefix = f"{field}:"
         values = {name.removeprefix(prefix): v for name, v in given.items() if name.startswith(prefix)}
         if values:
             settings[field] = values
@@ -135,9 +153,12 @@ def _summary(record: RunRecord) -> str:
     ratio = f"{record.compression_ratio:.4f} of the uncompressed bytes" if record.uncompressed_bytes else "no cut"
     flags = [word for word in ("collapsed to one class", "diverged") if row[word.split()[0]]]
     best = f"{row['best_percent']:.2f} % at best (epoch {row['best_epoch']})"
+    config = record.config
+    inserted = [] if config.insert == "none" else [config.insert]
+    shown = [str(config.model), str(config.partition), *inserted, config.compressor]
     lines = {
         "data": record.data_label,
-        "config": f"{record.config.key}: {record.config.model}, {record.config.partition}, {record.config.compressor}",
+        "config": f"{record.config.key}: {', '.join(shown)}",
         record.metric: f"{best}, {row['last_percent']:.2f} % last",
         "wire": ratio,
         "speed": f"{row['samples_per_second']:.1f} samples/s on {row['hardware']}",

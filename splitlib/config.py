@@ -19,6 +19,9 @@ from splitlib.errors import ConfigError
 
 # A record's key covers this number: raise it when the same config would no longer give the same result.
 SCHEMA = 1
+# Fields younger than the first records, each with the value that means what its absence meant. A key leaves them out at
+# that value, so that the records of runs that do not use them stay valid.
+_NEWER_FIELDS: Mapping[str, Any] = {"insert": "none", "insert_options": {}}
 
 VISION_TASKS = ("cifar10", "cifar100", "food101")
 TEXT_TASKS = ("cola", "rte")
@@ -37,6 +40,8 @@ PARTITIONS = {
     ),
     "text": ("none", "condition_1", "condition_2", "condition_3", "even"),
 }
+# The layers of splitlib.models.inserted that go around the cuts of a text model.
+INSERTS = ("none", "linear", "decaying_linear")
 DEFAULT_MODEL = {"vision": "mobilenet_v2", "text": "roberta-base"}
 DEFAULT_PARTITION = {"vision": "first_last", "text": "condition_1"}
 DEFAULT_IMAGE_SIZE = 224
@@ -109,8 +114,12 @@ class RunConfig:
         ),
     )
     chunks: int = _setting(1, "micro-batches a batch is cut into")
+    insert: str = _setting("none", "text: layers inserted around each cut, which train with the model", INSERTS)
+    insert_options: Mapping[str, Scalar] = _setting({}, "parameters of the inserted layers")
     compressor: str = _setting("none", "what encodes activations at a cut")
-    compressor_options: Mapping[str, Scalar] = _setting({}, "parameters of the compressor")
+    compressor_options: Mapping[str, Scalar] = _setting(
+        {}, "parameters of the compressor; '3,7': 3 at one cut, 7 at the other"
+    )
     gradient_compressor: str = _setting("same", "what encodes gradients at a cut; same: as the activations")
     gradient_options: Mapping[str, Scalar] = _setting({}, "parameters of the gradients' compressor")
 
@@ -153,7 +162,7 @@ class RunConfig:
             fill("max_length", DEFAULT_MAX_LENGTH)
         if self.lora_rank:
             fill("lora_alpha", self.lora_rank)
-        for name in ("compressor_options", "gradient_options"):
+        for name in ("insert_options", "compressor_options", "gradient_options"):
             object.__setattr__(self, name, types.MappingProxyType(dict(sorted(getattr(self, name).items()))))
 
     @property
@@ -164,7 +173,11 @@ class RunConfig:
     @property
     def key(self) -> str:
         """Twelve hexadecimal digits that name this config's record; equal configs have equal keys."""
-        canonical = json.dumps({"schema": SCHEMA, **self.to_dict()}, sort_keys=True)
+        values = self.to_dict()
+        for name, default in _NEWER_FIELDS.items():
+            if values[name] == default:
+                del values[name]
+        canonical = json.dumps({"schema": SCHEMA, **values}, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
     def __hash__(self) -> int:
@@ -257,6 +270,10 @@ def _check_combinations(config: RunConfig, kind: str) -> None:
     _check_kind(config, kind)
     if config.partition == "none" and (config.compressor != "none" or config.gradient_compressor != "same"):
         raise ConfigError(f"compressor {config.compressor!r} needs a cut: choose a partition other than 'none'")
+    if config.insert == "none" and config.insert_options:
+        raise ConfigError("insert_options need an insert other than 'none'")
+    if config.partition == "none" and config.insert != "none":
+        raise ConfigError(f"insert {config.insert!r} needs a cut: choose a partition other than 'none'")
     if config.gradient_compressor == "same" and config.gradient_options:
         raise ConfigError("gradient_options need a gradient_compressor other than 'same'")
     if config.optimizer != "sgd" and config.momentum != DEFAULT_MOMENTUM:
@@ -272,6 +289,11 @@ def _check_kind(config: RunConfig, kind: str) -> None:
             raise ConfigError(f"max_length is for text tasks; {config.task} is a vision task")
         if config.lora_rank:
             raise ConfigError(f"lora_rank is for text tasks; {config.task} is a vision task")
+        if config.insert != "none":
+            raise ConfigError(
+                f"insert {config.insert!r} is for text tasks; {config.task} is a vision task, whose inserts are the "
+                "partitions conv_insert_..."
+            )
         if config.model not in VISION_MODELS:
             raise ConfigError(f"unknown vision model {config.model!r}; choose from {', '.join(VISION_MODELS)}")
     else:

@@ -18,3 +18,7 @@ class DataError(SplitlibError):
 
 class RecordError(SplitlibError):
     """A result record or checkpoint on disk cannot be read or belongs to another version."""
+
+
+class PayloadError(SplitlibError):
+    """A payload is truncated, corrupted or not one of ours."""

@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 
 from splitlib import results
-from splitlib.compressors import make_compressor
-from splitlib.config import RunConfig
+from splitlib.compressors import make_compressors
+from splitlib.config import DEFAULT_MAX_LENGTH, RunConfig, Scalar
 from splitlib.data import TaskData, load_task
 from splitlib.models import build_model
+from splitlib.models.inserted import make_insert
 from splitlib.partition import split
 from splitlib.pipeline.inprocess import build_pipeline, check_precision
 from splitlib.progress import Progress
@@ -66,11 +67,17 @@ def run(
 
 
 def run_title(config: RunConfig) -> str:
-    """Return a short name for progress lines: task, data, model, compressor, seed."""
-    options = ", ".join(f"{name} {value}" for name, value in config.compressor_options.items())
-    codec = f"{config.compressor} ({options})" if options else config.compressor
-    cut = "unsplit" if config.partition == "none" else f"{config.partition}, {codec}"
+    """Return a short name for progress lines: task, data, model, partition, what is at the cuts, seed."""
+    at_cut = [_with_options(config.compressor, config.compressor_options)]
+    if config.insert != "none":
+        at_cut.insert(0, _with_options(config.insert, config.insert_options))
+    cut = "unsplit" if config.partition == "none" else ", ".join([str(config.partition), *at_cut])
     return f"{config.task} ({config.data}), {str(config.model).rsplit('/', 1)[-1]}, {cut}, seed {config.seed}"
+
+
+def _with_options(name: str, options: Mapping[str, Scalar]) -> str:
+    words = ", ".join(f"{option} {value}" for option, value in options.items())
+    return f"{name} ({words})" if words else name
 
 
 def sweep(
@@ -91,18 +98,22 @@ def sweep(
 
 def _prepare(config: RunConfig, hub: Path | None, device: torch.device) -> Trainer:
     """Build everything that trains, in the order config -> data -> model -> partition -> compressor -> pipeline."""
-    activations = make_compressor(config.compressor, **config.compressor_options)
+    activations = make_compressors(config.compressor, config.compressor_options)
     gradient_name, gradient_options = config.effective_gradient_compressor
-    gradients = make_compressor(gradient_name, **gradient_options)
+    gradients = make_compressors(gradient_name, gradient_options)
+    insert = make_insert(config.insert, **config.insert_options) if config.insert != "none" else None
     data: TaskData = load_task(config, hub=hub)
     seed_everything(config.seed)
-    stages = split(build_model(config, num_labels=data.num_labels, hub=hub), str(config.partition))
+    model = build_model(config, num_labels=data.num_labels, hub=hub)
+    length = config.max_length or DEFAULT_MAX_LENGTH
+    stages = split(model, str(config.partition), insert=insert, max_length=length)
+    cuts = len(stages.parts) - 1  # none where the model is not split
     pipeline = build_pipeline(
         stages.parts,
         devices=[device] * len(stages.parts),
         chunks=config.chunks,
-        activations=activations,
-        gradients=gradients,
+        activations=activations[:cuts],
+        gradients=gradients[:cuts],
         precision=config.precision,
     )
     return Trainer(pipeline, data, config)

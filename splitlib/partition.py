@@ -23,10 +23,10 @@ from torchvision.models import MobileNetV2
 from transformers import PreTrainedModel
 from transformers.masking_utils import create_bidirectional_mask
 
-from splitlib.config import PARTITIONS
+from splitlib.config import DEFAULT_MAX_LENGTH, PARTITIONS
 from splitlib.errors import ConfigError
 from splitlib.metering import count_macs
-from splitlib.models.inserted import ConvSpec, conv_pair
+from splitlib.models.inserted import ConvSpec, Insert, Pair, conv_pair
 
 Values = tuple[Tensor, ...]
 Unit = nn.Module
@@ -48,6 +48,19 @@ class _OnFirst(nn.Module):
 
     def forward(self, values: Values) -> Values:
         return (self.layer(values[0]), *values[1:])
+
+
+class Sender(_OnFirst):
+    """An inserted layer that shrinks what its stage sends; a stage that has one ends with it."""
+
+    shrinkage = 1.0
+    """Elements before over elements after, in the last forward pass: what the cut would carry without this layer."""
+
+    def forward(self, values: Values) -> Values:
+        """Return the tensors with the first one shrunk."""
+        sent = super().forward(values)
+        self.shrinkage = values[0].numel() / max(sent[0].numel(), 1)
+        return sent
 
 
 class _VisionClassifier(nn.Module):
@@ -212,8 +225,14 @@ class Stages:
         return values[0]
 
 
-def split(model: nn.Module, name: str) -> Stages:
-    """Cut ``model`` by the partition ``name``; the stages share its layers, and conv inserts add new ones.
+def split(model: nn.Module, name: str, *, insert: Insert | None = None, max_length: int = DEFAULT_MAX_LENGTH) -> Stages:
+    """Cut ``model`` by the partition ``name``; the stages share its layers, and inserts add new ones.
+
+    Args:
+        model: MobileNetV2 or a BERT-type encoder.
+        name: one of :data:`~splitlib.config.PARTITIONS` of the model's kind.
+        insert: layers to put around both cuts of an encoder.
+        max_length: tokens of every input, which layers along the tokens are built for.
 
     >>> from splitlib.models.mobilenet import mobilenet_v2_tiny
     >>> stages = split(mobilenet_v2_tiny(10).eval(), "first_last")
@@ -221,18 +240,24 @@ def split(model: nn.Module, name: str) -> Stages:
     [(2, 32, 16, 16)]
 
     Raises:
-        ConfigError: the name is unknown for this kind of model, or the model is too small for the cuts.
+        ConfigError: the name is unknown for this kind of model, the model is too small for the cuts, or it takes no
+            such insert.
     """
     kind = "text" if isinstance(model, PreTrainedModel) else "vision"
     if name not in PARTITIONS[kind]:
         raise ConfigError(f"unknown partition {name!r} for a {kind} model; choose from {', '.join(PARTITIONS[kind])}")
+    if insert is not None and (kind == "vision" or name == "none"):
+        raise ConfigError(f"{insert} is for the cuts of a text model, not for partition {name!r} of a {kind} model")
     if name == "none":
         return Stages(name, (_Whole(model),))
     layers = units(model)
     first, second = cuts(model, name)
     parts = [layers[:first], layers[first:second], layers[second:]]
     if name in CONV_INSERTS:
-        _insert(parts, CONV_INSERTS[name])
+        _insert(parts, [conv_pair(specs) for specs in CONV_INSERTS[name]])
+    if insert is not None:
+        encoder: Encoder = model
+        _insert(parts, [insert.pair(encoder.config.hidden_size, max_length) for _ in pairwise(parts)])
     return Stages(name, tuple(nn.Sequential(*part) for part in parts))
 
 
@@ -246,11 +271,10 @@ def cuts(model: nn.Module, name: str) -> Cuts:
     return first, second
 
 
-def _insert(parts: list[list[Unit]], inserts: Sequence[tuple[ConvSpec, ...]]) -> None:
-    """Put a convolution stack at the end of each sending part and its mirror at the start of the receiving one."""
-    for (sending, receiving), specs in zip(pairwise(parts), inserts, strict=True):
-        sender, receiver = conv_pair(specs)
-        sending.append(_OnFirst(sender))
+def _insert(parts: list[list[Unit]], pairs: Sequence[Pair]) -> None:
+    """Put the first of each pair at the end of the sending part, the second at the start of the receiving one."""
+    for (sending, receiving), (sender, receiver) in zip(pairwise(parts), pairs, strict=True):
+        sending.append(Sender(sender))
         receiving.insert(0, _OnFirst(receiver))
 
 

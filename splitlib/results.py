@@ -105,7 +105,8 @@ class RunRecord:
 
 def record_path(config: RunConfig, folder: Path | None = None) -> Path:
     """Return where the record of ``config`` lies, whether it exists or not: words for people, the key for us."""
-    words = [config.task, config.data, str(config.model).rsplit("/", 1)[-1], str(config.partition), config.compressor]
+    at_cut = [config.compressor] if config.insert == "none" else [config.insert, config.compressor]
+    words = [config.task, config.data, str(config.model).rsplit("/", 1)[-1], str(config.partition), *at_cut]
     name = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "_", word) for word in words)
     return (folder or results_dir()) / f"{name}-{config.key}.json"
 

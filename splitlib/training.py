@@ -25,6 +25,7 @@ from splitlib.config import RunConfig
 from splitlib.data import TaskData, eval_batches, train_batches
 from splitlib.errors import RecordError
 from splitlib.files import write_atomically
+from splitlib.models.inserted import DecayingLinear
 from splitlib.pipeline.inprocess import Pipeline
 from splitlib.progress import Progress
 
@@ -70,6 +71,7 @@ class Trainer:
         self.scheduler = get_scheduler(
             SCHEDULES.get(config.scheduler, config.scheduler), self.optimizer, round(config.warmup * total), total
         )
+        self.decaying = [module for module in pipeline.modules() if isinstance(module, DecayingLinear)]
         self.scaler = torch.amp.GradScaler(self.devices[-1].type, enabled=config.precision == "fp16")
         self.state = TrainingState()
 
@@ -129,15 +131,18 @@ class Trainer:
         return loss
 
     def step(self, inputs: tuple[Tensor, ...], labels: Tensor) -> float:
-        """Take one optimizer step on a batch and return its mean loss."""
+        """Take one optimizer step on a batch and return its mean loss, without the penalties of decaying layers."""
         self.pipeline.train()
         self.optimizer.zero_grad(set_to_none=True)
         logits = self.pipeline(*inputs)
         loss = nn.functional.cross_entropy(logits.float(), labels.to(logits.device))
-        self.scaler.scale(loss).backward()
+        penalties = [layer.penalty().to(loss.device) for layer in self.decaying]
+        self.scaler.scale(sum(penalties, loss)).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.scheduler.step()
+        for layer in self.decaying:
+            layer.step()
         return loss.item()
 
     def _end_epoch(self, progress: Progress) -> None:
@@ -157,6 +162,7 @@ class Trainer:
             "state": asdict(self.state),
             "traffic": asdict(self.pipeline.traffic),
             "model": self.pipeline.state_dict(),
+            "compressors": self.pipeline.compressor_state(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -180,6 +186,7 @@ class Trainer:
         for name, value in contents["traffic"].items():
             setattr(self.pipeline.traffic, name, value)
         self.pipeline.load_state_dict(contents["model"])
+        self.pipeline.load_compressor_state(contents["compressors"])
         self.optimizer.load_state_dict(contents["optimizer"])
         self.scheduler.load_state_dict(contents["scheduler"])
         self.scaler.load_state_dict(contents["scaler"])

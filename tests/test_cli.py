@@ -11,6 +11,7 @@ import pytest
 from splitlib import cli
 from splitlib.compressors import compressor_options
 from splitlib.config import setting_fields
+from splitlib.models.inserted import insert_options
 from splitlib.results import all_records, read_record
 
 SMOKE = ["run", "--profile", "smoke"]
@@ -62,6 +63,16 @@ def test_compressor_parameters_reach_the_config():
     assert config.compressor_options == {"level_bits": 3, "bin_bits": 1}
 
 
+def test_options_can_differ_between_the_cuts():
+    config = config_of("--compressor", "power_iteration", "--rank", "3,7", "--gradient-compressor", "uniform")
+    assert config.compressor_options == {"rank": "3,7"}
+
+
+def test_insert_parameters_reach_the_config():
+    config = config_of("--insert", "linear", "--insert-ratio", "0.25", "--insert-start", "random")
+    assert (config.insert, config.insert_options) == ("linear", {"ratio": 0.25, "start": "random"})
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -72,6 +83,9 @@ def test_compressor_parameters_reach_the_config():
         (["--batch-size", "2", "--chunks", "4"], ["batch_size 2", "chunks 4"]),
         (["--compressor", "sort", "--bits", "3"], ["no parameter 'bits'"]),
         (["--compressor", "gzip"], ["gzip"]),
+        (["--compressor", "power_iteration", "--rank", "many"], ["--rank", "many"]),
+        (["--compressor", "power_iteration", "--rank", "3,7,9"], ["rank '3,7,9' has 3 values"]),
+        (["--insert", "linear", "--insert-rate", "0.5"], ["no parameter 'rate'"]),
         (["--gradient-compressor", "gzip"], ["gzip"]),
         (["--profile", "fast"], ["fast"]),
         (["--device", "tpu"], ["tpu"]),
@@ -99,7 +113,8 @@ def test_help_names_every_setting_and_parameter(capsys):
     with pytest.raises(SystemExit):
         cli.main(["run", "--help"])
     shown = capsys.readouterr().out
-    names = [f.name for f in setting_fields() if not f.name.endswith("_options")] + list(compressor_options())
+    names = [f.name for f in setting_fields() if not f.name.endswith("_options")]
+    names += [*compressor_options(), *(f"insert_{name}" for name in insert_options())]
     missing = [name for name in names if "--" + name.replace("_", "-") not in shown]
     assert not missing
     assert "examples:" in shown

@@ -6,15 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splitlib.compressors import COMPRESSORS, HEADER_BYTES, Payload, decode, make_compressor
-from splitlib.compressors.base import PayloadError
 from splitlib.compressors.packing import pack, packed_nbytes, unpack
-from splitlib.errors import ConfigError
+from splitlib.errors import ConfigError, PayloadError
 
 CODECS = {
+    "power_iteration": {"rank": 2},
     "none": {},
     "cast": {"dtype": "bfloat16"},
     "uniform": {"bits": 5},
     "sort": {"level_bits": 3, "bin_bits": 2},
+    "fast": {"level_bits": 3, "bin_bits": 2},
 }
 AWKWARD = {
     "empty": torch.empty(0, 3),
@@ -126,7 +127,7 @@ def test_integers_are_refused():
     ("name", "options", "words"),
     [
         ("zip", {}, "unknown compressor 'zip'; choose from none"),
-        ("sort", {"bits": 8}, "no parameter 'bits'; it takes level_bits, bin_bits"),
+        ("sort", {"bits": 8}, "no parameter 'bits'; it takes zstd, level_bits, bin_bits"),
         ("none", {"bits": 8}, "it takes no parameters"),
         ("uniform", {"bits": 8.0}, "bits must be int, not 8.0"),
         ("uniform", {"bits": 17}, "from 1 to 16, not 17"),

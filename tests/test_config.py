@@ -45,6 +45,7 @@ def test_every_setting_changes_the_key():
         "lora_rank": 8,
         "partition": "condition_2",
         "chunks": 2,
+        "insert": "linear",
         "compressor": "uniform",
         "compressor_options": {"level_bits": 3},
         "gradient_compressor": "uniform",
@@ -63,7 +64,21 @@ def test_every_setting_changes_the_key():
     keys = {name: base.replace(**{name: value}).key for name, value in changes.items()}
     assert len({base.key, *keys.values()}) == len(changes) + 1
     untested = {f.name for f in dataclasses.fields(RunConfig)} - set(changes)
-    assert untested == {"image_size", "lora_alpha", "momentum", "gradient_options"}  # need another task or setting
+    assert untested == {"image_size", "lora_alpha", "momentum", "gradient_options", "insert_options"}  # need another
+
+
+def test_fields_added_later_keep_the_keys_of_records_that_do_not_use_them():
+    """These keys were computed before inserted layers had fields."""
+    vision = RunConfig(
+        task="cifar10", partition="conv_insert_type_2", compressor="sort", compressor_options={"level_bits": 6}
+    )
+    assert RunConfig(task="cola").key == RunConfig(task="cola", insert="none", insert_options={}).key == "5749190c5d69"
+    assert vision.key == "9c44914c2c4a"
+
+
+def test_options_of_inserts_change_the_key():
+    keys = {RunConfig(insert="linear", insert_options=options).key for options in ({}, {"ratio": 0.5}, {"ratio": 0.25})}
+    assert len(keys) == 3
 
 
 def test_configs_are_frozen():
@@ -75,7 +90,13 @@ def test_configs_are_frozen():
 
 
 def test_json_round_trip():
-    config = RunConfig(compressor="sort", compressor_options={"level_bits": 6, "bin_bits": 2}, lora_rank=8)
+    config = RunConfig(
+        compressor="sort",
+        compressor_options={"level_bits": 6, "bin_bits": 2},
+        lora_rank=8,
+        insert="linear",
+        insert_options={"ratio": 0.25},
+    )
     assert RunConfig.from_dict(config.to_dict()) == config
 
 
@@ -106,6 +127,10 @@ def test_json_round_trip():
         ({"optimizer": "sgd", "adam_eps": 1e-6}, ["sgd does not use them"]),
         ({"gradient_options": {"bits": 8}}, ["need a gradient_compressor"]),
         ({"compressor_options": 3}, ["compressor_options must be"]),
+        ({"insert": "conv"}, ["unknown insert 'conv'", "none, linear, decaying_linear"]),
+        ({"insert_options": {"ratio": 0.5}}, ["insert_options need an insert"]),
+        ({"insert": "linear", "partition": "none"}, ["insert 'linear' needs a cut"]),
+        ({"task": "cifar10", "insert": "linear"}, ["insert 'linear' is for text tasks", "conv_insert_"]),
     ],
 )
 def test_mistakes_are_one_clear_line(settings, words):

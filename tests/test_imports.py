@@ -9,6 +9,7 @@ ORDER = [
     "version",
     "errors",
     "files",
+    "options",
     "config",
     "profiles",
     "runtime",

@@ -54,6 +54,11 @@ def test_round_trip_through_the_file():
     assert path.name == f"cola-embedded-roberta_base-condition_1-sort-{saved.config.key}.json"
 
 
+def test_the_file_is_named_by_what_was_inserted():
+    config = RunConfig(task="cola", insert="linear", compressor="sort")
+    assert record_path(config).name == f"cola-embedded-roberta_base-condition_1-linear-sort-{config.key}.json"
+
+
 def test_nan_survives_the_file():
     saved = record(epoch(1, float("nan")), diverged=True)
     save_record(saved)

@@ -11,8 +11,10 @@ torch.Size([1000])
 
 from splitlib.compressors.base import HEADER_BYTES, Compressor, Payload, decode
 from splitlib.compressors.cast import Cast, Identity
+from splitlib.compressors.lowrank import PowerIteration
+from splitlib.compressors.per_cut import make_compressors
 from splitlib.compressors.registry import COMPRESSORS, compressor_options, make_compressor
-from splitlib.compressors.sort import SortQuantization
+from splitlib.compressors.sort import FastQuantization, SortQuantization
 from splitlib.compressors.uniform import UniformQuantization
 
 __all__ = [
@@ -20,11 +22,14 @@ __all__ = [
     "HEADER_BYTES",
     "Cast",
     "Compressor",
+    "FastQuantization",
     "Identity",
     "Payload",
+    "PowerIteration",
     "SortQuantization",
     "UniformQuantization",
     "compressor_options",
     "decode",
     "make_compressor",
+    "make_compressors",
 ]

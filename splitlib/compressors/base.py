@@ -6,6 +6,8 @@ nothing but itself: the header names the codec, its parameters, and the tensor's
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import struct
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -14,20 +16,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from splitlib.errors import SplitlibError
+from splitlib.compressors import lossless
+from splitlib.errors import PayloadError
 
 MAGIC = b"SP"
-VERSION = 1
+VERSION = 2
 MAX_DIMENSIONS = 8
-# magic, version, codec, dtype, dimensions, flags, unused, four parameters of the codec, shape
-_HEADER = struct.Struct(f"<2sBBBBBx4B{MAX_DIMENSIONS}I")
+# magic, version, codec, dtype, dimensions, flags, unused, four parameters of the codec, shape, checksum
+_HEADER = struct.Struct(f"<2sBBBBBx4H{MAX_DIMENSIONS}Iq")
 HEADER_BYTES = _HEADER.size
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-_RAW = 1
-
-
-class PayloadError(SplitlibError):
-    """A payload is truncated, corrupted or not one of ours."""
+_RAW, _ZSTD = 1, 2
+_WORD = 8  # bytes the checksum adds at a time; the header is a whole number of them, and ends with the checksum
+_MAX_NUMEL = 2**62  # torch counts bytes in 64 bits
 
 
 @dataclass(frozen=True)
@@ -40,18 +41,27 @@ class Header:
     parameters: tuple[int, int, int, int] = (0, 0, 0, 0)
     raw: bool = False
     """The body holds the tensor as it was, because it has values a quantizer cannot carry."""
+    zstd: bool = False
+    """The body is compressed once more, without loss."""
 
     @property
     def numel(self) -> int:
         """Elements of the tensor."""
-        return torch.Size(self.shape).numel()
+        return math.prod(self.shape)
+
+    @property
+    def body_nbytes(self) -> int:
+        """Bytes of the body (before zstd) that this header implies; PayloadError if its parameters are impossible."""
+        if self.raw:
+            return self.numel * self.dtype.itemsize
+        return _CODECS[self.codec].body_nbytes(self) if self.numel else 0
 
     def pack(self) -> bytes:
-        """Return the header's bytes."""
+        """Return the header's bytes, with a checksum of 0."""
         shape = self.shape + (0,) * (MAX_DIMENSIONS - len(self.shape))
-        flags = _RAW if self.raw else 0
+        flags = _RAW * self.raw | _ZSTD * self.zstd
         dtype = DTYPES.index(self.dtype)
-        return _HEADER.pack(MAGIC, VERSION, self.codec, dtype, len(self.shape), flags, *self.parameters, *shape)
+        return _HEADER.pack(MAGIC, VERSION, self.codec, dtype, len(self.shape), flags, *self.parameters, *shape, 0)
 
     @classmethod
     def unpack(cls, message: bytes) -> Header:
@@ -63,9 +73,12 @@ class Header:
             raise PayloadError(f"not a splitlib payload: it starts with {magic!r}, not {MAGIC!r}")
         if version != VERSION:
             raise PayloadError(f"payload of version {version}; this splitlib reads version {VERSION}")
-        if codec not in _CODECS or dtype >= len(DTYPES) or ndim > MAX_DIMENSIONS or flags & ~_RAW:
+        if codec not in _CODECS or dtype >= len(DTYPES) or ndim > MAX_DIMENSIONS or flags & ~(_RAW | _ZSTD):
             raise PayloadError("payload's header is corrupted: unknown codec, dtype, flag or number of dimensions")
-        return cls(codec, DTYPES[dtype], tuple(rest[4 : 4 + ndim]), tuple(rest[:4]), bool(flags & _RAW))
+        shape = tuple(rest[4 : 4 + ndim])
+        if math.prod(max(size, 1) for size in shape) > _MAX_NUMEL:
+            raise PayloadError(f"payload's header is corrupted: it claims the shape {list(shape)}")
+        return cls(codec, DTYPES[dtype], shape, tuple(rest[:4]), bool(flags & _RAW), bool(flags & _ZSTD))
 
 
 @dataclass(frozen=True)
@@ -82,6 +95,8 @@ class Payload:
     @property
     def header(self) -> Header:
         """The message's header, checked."""
+        if self.message.dtype != torch.uint8 or self.message.ndim != 1:
+            raise PayloadError(f"a payload is 1-d uint8, not {self.message.ndim}-d {self.message.dtype}")
         return Header.unpack(self.message[:HEADER_BYTES].cpu().numpy().tobytes())
 
     @property
@@ -96,22 +111,29 @@ _CODECS: dict[int, type[Compressor]] = {}
 class Compressor(ABC):
     """Encodes tensors of any floating dtype in :data:`DTYPES`, any shape and memory layout, on any device.
 
-    A subclass is a frozen dataclass of its parameters with a one-byte ``code``, and turns a flat float32 tensor into
-    the body's bytes and back.
+    A subclass is a dataclass of its parameters with a one-byte ``code``. It says how many bytes its body has, writes
+    them, and reads them back. It may keep state between calls of ``encode``; ``decode`` knows only the payload.
     """
 
     code: ClassVar[int]
+    state: Tensor | None = None
+    """What the next ``encode`` starts from, for a codec that learns from the tensors before; checkpoints hold it."""
 
     def __init_subclass__(cls) -> None:
         """Register the codec by its code, so that a payload finds its decoder."""
         super().__init_subclass__()
-        if _CODECS.setdefault(cls.code, cls).__qualname__ != cls.__qualname__:
+        if "code" in vars(cls) and _CODECS.setdefault(cls.code, cls).__qualname__ != cls.__qualname__:
             raise TypeError(f"codec {cls.code} is taken by {_CODECS[cls.code].__name__}")
 
     @property
     def parameters(self) -> tuple[int, int, int, int]:
-        """Four bytes for the header from which :meth:`decode_body` knows how the body is laid out."""
+        """Four numbers below 2^16 for the header: all that :meth:`decode_body` knows beside dtype and shape."""
         return (0, 0, 0, 0)
+
+    @property
+    def zstd_level(self) -> int:
+        """How hard zstd tries to shrink the body once more, without loss; 0 leaves it as it is."""
+        return 0
 
     def encode(self, x: Tensor) -> Payload:
         """Return ``x`` encoded. A tensor holding inf or NaN travels as it is, flagged raw: loss scaling needs it whole.
@@ -121,20 +143,45 @@ class Compressor(ABC):
         """
         if x.dtype not in DTYPES or x.ndim > MAX_DIMENSIONS:
             raise PayloadError(f"cannot encode a {x.ndim}-dimensional {x.dtype}; floating, at most {MAX_DIMENSIONS}")
-        flat = x.detach().contiguous().reshape(-1)
-        raw = not bool(torch.isfinite(flat).all())
+        x = x.detach().contiguous()
+        low, high = torch.stack(torch.aminmax(x)).tolist() if x.numel() else (0.0, 0.0)
+        raw = not math.isfinite(low) or not math.isfinite(high)  # aminmax passes NaN on
         header = Header(self.code, x.dtype, tuple(x.shape), self.parameters, raw)
-        body = as_bytes(flat) if raw else self.encode_body(flat)
-        return Payload(torch.cat([_bytes_tensor(header.pack(), x.device), body]))
+        message = torch.empty(HEADER_BYTES + header.body_nbytes, dtype=torch.uint8, device=x.device)
+        if raw:
+            message[HEADER_BYTES:] = as_bytes(x)
+        elif x.numel():
+            self.encode_body(x, low, high, message[HEADER_BYTES:])
+        if self.zstd_level:
+            header, message = _shrink(header, message, self.zstd_level)
+        return _sealed(header, message)
 
     @abstractmethod
-    def encode_body(self, flat: Tensor) -> Tensor:
-        """Return the body (uint8, 1-d) of a finite 1-d tensor."""
+    def encode_body(self, x: Tensor, low: float, high: float, body: Tensor) -> None:
+        """Fill ``body`` (uint8, of :meth:`body_nbytes`, uninitialised).
+
+        Args:
+            x: a contiguous, finite tensor of at least one element, in its own dtype and shape.
+            low: its smallest value.
+            high: its largest value.
+            body: where the bytes go.
+        """
+
+    @classmethod
+    @abstractmethod
+    def body_nbytes(cls, header: Header) -> int:
+        """Return the bytes of the body of a tensor that is not empty; raise PayloadError if parameters are impossible.
+
+        The header may come from a damaged payload, so this allocates nothing.
+        """
 
     @classmethod
     @abstractmethod
     def decode_body(cls, body: Tensor, header: Header) -> Tensor:
-        """Return the 1-d tensor of ``header.numel`` elements that ``body`` encodes, in any floating dtype."""
+        """Return the tensor of ``header.numel`` > 0 elements, in any shape and floating dtype.
+
+        ``body`` has exactly the bytes that :meth:`body_nbytes` says.
+        """
 
 
 def decode(payload: Payload) -> Tensor:
@@ -143,29 +190,56 @@ def decode(payload: Payload) -> Tensor:
     Raises:
         PayloadError: the payload is truncated, corrupted or foreign.
     """
-    header = payload.header
-    if header.raw:
-        return from_bytes(payload.body, header.dtype, header.numel).reshape(header.shape)
-    flat = _CODECS[header.codec].decode_body(payload.body, header)
-    return flat.to(header.dtype).reshape(header.shape)
-
-
-def as_bytes(flat: Tensor) -> Tensor:
-    """View a contiguous 1-d tensor as bytes."""
-    return flat.view(torch.uint8)
-
-
-def from_bytes(body: Tensor, dtype: torch.dtype, numel: int) -> Tensor:
-    """Read ``numel`` elements that fill ``body`` exactly; raise PayloadError if they do not."""
-    expect(body, numel * dtype.itemsize)
-    return body.clone().view(dtype)  # the body starts at any byte, a view needs alignment
-
-
-def expect(body: Tensor, nbytes: int) -> None:
-    """Raise PayloadError unless ``body`` has exactly ``nbytes``."""
-    if body.numel() != nbytes:
+    header, body = payload.header, payload.body
+    nbytes = header.body_nbytes
+    if body.numel() != nbytes and not header.zstd:
         raise PayloadError(f"payload's body has {body.numel()} bytes; its header implies {nbytes}")
+    if int(_word_sum(payload.message)):
+        raise PayloadError("payload is corrupted: its checksum does not fit")
+    if header.zstd:
+        body = lossless.grow(body, nbytes)
+    if not header.numel:
+        return torch.empty(header.shape, dtype=header.dtype, device=body.device)
+    if header.raw:
+        return from_bytes(body, header.dtype).reshape(header.shape)
+    return _CODECS[header.codec].decode_body(body, header).to(header.dtype).reshape(header.shape)
 
 
-def _bytes_tensor(data: bytes, device: torch.device) -> Tensor:
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8).to(device)
+def as_bytes(x: Tensor) -> Tensor:
+    """View a contiguous tensor as bytes."""
+    return x.reshape(-1).view(torch.uint8)
+
+
+def from_bytes(body: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a copy of bytes as 1-d numbers; they may start at any byte, where a view would need alignment."""
+    return body.clone().view(dtype)
+
+
+def _shrink(header: Header, message: Tensor, level: int) -> tuple[Header, Tensor]:
+    """Compress the body, unless that would make it longer."""
+    shrunk = lossless.shrink(message[HEADER_BYTES:], level)
+    if HEADER_BYTES + shrunk.numel() >= message.numel():
+        return header, message
+    room = torch.empty(HEADER_BYTES, dtype=torch.uint8, device=message.device)
+    return dataclasses.replace(header, zstd=True), torch.cat([room, shrunk])
+
+
+def _sealed(header: Header, message: Tensor) -> Payload:
+    """Write the header in front of the body, with the checksum that makes the sum of all the message's words 0."""
+    packed = torch.frombuffer(bytearray(header.pack()), dtype=torch.uint8)
+    message[:HEADER_BYTES] = packed.to(message.device)
+    checksum = message[HEADER_BYTES - _WORD : HEADER_BYTES].view(torch.int64)
+    checksum -= _word_sum(message)
+    return Payload(message)
+
+
+def _word_sum(message: Tensor) -> Tensor:
+    """Return the sum modulo 2^64 of the message's 8-byte words, the last one filled up with zeros.
+
+    Every flipped bit changes it. It runs at memory speed on any device, as no CRC does.
+    """
+    if message.storage_offset() % _WORD or not message.is_contiguous():
+        message = message.clone(memory_format=torch.contiguous_format)
+    whole = message.numel() // _WORD * _WORD
+    tail = torch.nn.functional.pad(message[whole:], (0, whole + _WORD - message.numel()))
+    return message[:whole].view(torch.int64).sum() + tail.view(torch.int64).sum()

@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from splitlib.compressors.base import DTYPES, Compressor, Header, PayloadError, as_bytes, from_bytes
-from splitlib.errors import ConfigError
+from splitlib.compressors.base import DTYPES, Compressor, Header, as_bytes, from_bytes
+from splitlib.errors import ConfigError, PayloadError
 
 CASTS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -20,19 +20,24 @@ class Identity(Compressor):
 
     code: ClassVar[int] = 0
 
-    def encode_body(self, flat: Tensor) -> Tensor:
-        """Return the tensor's own bytes."""
-        return as_bytes(flat)
+    def encode_body(self, x: Tensor, low: float, high: float, body: Tensor) -> None:
+        """Write the tensor's own bytes."""
+        body.copy_(as_bytes(x))
+
+    @classmethod
+    def body_nbytes(cls, header: Header) -> int:
+        """As many as the tensor has."""
+        return header.numel * header.dtype.itemsize
 
     @classmethod
     def decode_body(cls, body: Tensor, header: Header) -> Tensor:
         """Return the tensor, bit for bit."""
-        return from_bytes(body, header.dtype, header.numel)
+        return from_bytes(body, header.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cast(Compressor):
-    """Sends 16 bits of each value; float16 saturates at its largest finite value instead of overflowing to inf."""
+    """Sends 16 bits of each value; beyond the largest finite one they saturate instead of overflowing."""
 
     code: ClassVar[int] = 1
     dtype: str = "float16"
@@ -46,15 +51,21 @@ class Cast(Compressor):
         """The dtype sent."""
         return (DTYPES.index(CASTS[self.dtype]), 0, 0, 0)
 
-    def encode_body(self, flat: Tensor) -> Tensor:
-        """Return the values in the narrower dtype."""
+    def encode_body(self, x: Tensor, low: float, high: float, body: Tensor) -> None:
+        """Write the values in the narrower dtype."""
         target = CASTS[self.dtype]
         limit = torch.finfo(target).max
-        return as_bytes(flat.float().clamp(-limit, limit).to(target))
+        body.copy_(as_bytes(x.float().clamp(-limit, limit).to(target)))
+
+    @classmethod
+    def body_nbytes(cls, header: Header) -> int:
+        """Two for each value."""
+        if header.parameters[0] not in map(DTYPES.index, CASTS.values()):
+            raise PayloadError(f"payload names an unknown dtype {header.parameters[0]} to cast from")
+        return header.numel * 2
 
     @classmethod
     def decode_body(cls, body: Tensor, header: Header) -> Tensor:
-        """Return the narrower values."""
-        if header.parameters[0] >= len(DTYPES):
-            raise PayloadError(f"payload names an unknown dtype {header.parameters[0]} to cast from")
-        return from_bytes(body, DTYPES[header.parameters[0]], header.numel)
+        """Return the narrower values, held below the largest of the tensor's own dtype."""
+        limit = torch.finfo(header.dtype).max
+        return from_bytes(body, DTYPES[header.parameters[0]]).float().clamp(-limit, limit)

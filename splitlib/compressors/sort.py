@@ -1,7 +1,8 @@
-"""Sort quantization (001 §2): bins that hold equally many values, each quantized uniformly.
+"""Sort and fast quantization (001 §2): bins that follow the values, each quantized uniformly.
 
-This is the documents' algorithm as written: sort, cut the order into 2^S equal parts, quantize each part with its own
-minimum and step, put the codes back in place. A code is ``bin * 2^Q + level``, Q + S bits.
+The documents sort the tensor, cut the order into 2^S equal parts, quantize each part with its own minimum and step, and
+put the codes back in place. Only the bins' ends depend on the order, so they are all that is looked for here; then one
+pass writes the codes. A code is ``bin * 2^Q + level``, Q + S bits.
 """
 
 from __future__ import annotations
@@ -12,25 +13,33 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from splitlib.compressors.base import Compressor, Header, PayloadError, as_bytes, expect, from_bytes
-from splitlib.compressors.packing import pack, packed_nbytes, unpack
-from splitlib.compressors.uniform import TABLE_BYTES, level_table, level_values, nearest_level
-from splitlib.errors import ConfigError
+from splitlib.compressors.base import Header, as_bytes, from_bytes
+from splitlib.compressors.edges import RULES, sampled_count
+from splitlib.compressors.packing import packed_nbytes
+from splitlib.compressors.quantizer import (
+    RANGE_BYTES,
+    Quantizer,
+    level_scaling,
+    level_table,
+    level_values,
+    loops,
+)
+from splitlib.errors import ConfigError, PayloadError
 
 
 @dataclass(frozen=True, kw_only=True)
-class SortQuantization(Compressor):
-    """``2^bin_bits`` bins of equally many values with ``2^level_bits`` levels each.
+class BinnedQuantization(Quantizer):
+    """``2^bin_bits`` bins with ``2^level_bits`` levels each.
 
     The error of each value is at most half its own bin's step, up to float32 rounding. The documents write Q for
     ``level_bits`` and S for ``bin_bits``.
     """
 
-    code: ClassVar[int] = 3
     level_bits: int = 6
     bin_bits: int = 2
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.level_bits < 0 or self.bin_bits < 0 or not 1 <= self.level_bits + self.bin_bits <= 16:
             raise ConfigError(
                 f"sort: level_bits {self.level_bits} + bin_bits {self.bin_bits} must come to 1 to 16 bits a code"
@@ -41,38 +50,65 @@ class SortQuantization(Compressor):
         """Q and S."""
         return (self.level_bits, self.bin_bits, 0, 0)
 
-    def encode_body(self, flat: Tensor) -> Tensor:
-        """Return the bins' minima and steps and the packed codes."""
-        if flat.numel() == 0:
-            return flat.new_empty(0, dtype=torch.uint8)
-        ordered, index = torch.sort(flat.float(), stable=True)
-        bins = 1 << self.bin_bits
-        size = -(-len(ordered) // bins)
-        bin_of = torch.arange(len(ordered), device=flat.device) // size
-        starts = torch.arange(bins, device=flat.device) * size
-        last = len(ordered) - 1
-        table = level_table(
-            ordered[starts.clamp(max=last)], ordered[(starts + size - 1).clamp(max=last)], self.level_bits
-        )
-        levels = nearest_level(ordered, table[0][bin_of], table[1][bin_of], self.level_bits)
-        codes = torch.empty_like(levels)
-        codes[index] = (bin_of.int() << self.level_bits) + levels
-        return torch.cat([as_bytes(table.reshape(-1)), pack(codes, self.level_bits + self.bin_bits)])
+    def bin_ends(self, x: Tensor, low: float, high: float) -> Tensor:
+        """Return the lowest and highest value of each bin, [2, 2^bin_bits], of a 1-d float32 tensor."""
+        raise NotImplementedError
+
+    def encode_body(self, x: Tensor, low: float, high: float, body: Tensor) -> None:
+        """Write the bins' minima and steps and the packed codes."""
+        flat = x.float().reshape(-1)
+        ends = self.bin_ends(flat, low, high)
+        table = level_table(ends, self.level_bits)
+        split, bits = RANGE_BYTES << self.bin_bits, self.level_bits + self.bin_bits
+        body[:split] = as_bytes(table)
+        edges = ends[0, 1:].contiguous()
+        loops(x.device).write_codes(flat, edges, level_scaling(table), self.level_bits, bits, body[split:])
+
+    @classmethod
+    def body_nbytes(cls, header: Header) -> int:
+        """A range for each bin, and the codes."""
+        level_bits, bin_bits = header.parameters[:2]
+        if not 1 <= level_bits + bin_bits <= 16:
+            raise PayloadError(
+                f"payload names {level_bits}+{bin_bits} bits for sort quantization; 1 to 16 are possible"
+            )
+        return (RANGE_BYTES << bin_bits) + packed_nbytes(header.numel, level_bits + bin_bits)
 
     @classmethod
     def decode_body(cls, body: Tensor, header: Header) -> Tensor:
         """Look each code's value up in a table of all 2^(Q+S) values."""
-        level_bits, bin_bits, numel = *header.parameters[:2], header.numel
-        bits = level_bits + bin_bits
-        if not 1 <= bits <= 16:
-            raise PayloadError(
-                f"payload names {level_bits}+{bin_bits} bits for sort quantization; 1 to 16 are possible"
-            )
-        if numel == 0:
-            expect(body, 0)
-            return body.new_empty(0, dtype=torch.float32)
-        table_bytes = TABLE_BYTES << bin_bits
-        expect(body, table_bytes + packed_nbytes(numel, bits))
-        table = from_bytes(body[:table_bytes], torch.float32, 2 << bin_bits)
-        values = level_values(table, level_bits, header.dtype)
-        return values[unpack(body[table_bytes:], bits, numel)]
+        level_bits, bin_bits = header.parameters[:2]
+        split = RANGE_BYTES << bin_bits
+        values = level_values(from_bytes(body[:split], torch.float32), level_bits, header.dtype)
+        return loops(body.device).read_codes(body[split:], values, level_bits + bin_bits, header.numel)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SortQuantization(BinnedQuantization):
+    """Bins by a rule over the whole tensor: ``edges`` is equal_count (the documents'), equal_range or cube_root."""
+
+    code: ClassVar[int] = 3
+    edges: str = "equal_count"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.edges not in RULES:
+            raise ConfigError(f"sort: edges must be one of {', '.join(RULES)}, not {self.edges!r}")
+
+    def bin_ends(self, x: Tensor, low: float, high: float) -> Tensor:
+        """Apply the rule."""
+        return RULES[self.edges](x, low, high, 1 << self.bin_bits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FastQuantization(BinnedQuantization):
+    """Bins of about equally many values, from a random sample of the whole tensor.
+
+    The original took the batch's first sample for that, whose values may be unlike the others'.
+    """
+
+    code: ClassVar[int] = 4
+
+    def bin_ends(self, x: Tensor, low: float, high: float) -> Tensor:
+        """Take the sample's ranks for the tensor's."""
+        return sampled_count(x, low, high, 1 << self.bin_bits)

@@ -1,4 +1,4 @@
-"""Uniform quantization: one minimum and one step for the whole tensor (001 §2.1 and 003's baseline)."""
+"""Uniform quantization: one minimum and step for the whole tensor (001 §2.1, 003's baseline) or for each block."""
 
 from __future__ import annotations
 
@@ -8,76 +8,74 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from splitlib.compressors.base import Compressor, Header, PayloadError, as_bytes, expect, from_bytes
-from splitlib.compressors.packing import pack, packed_nbytes, unpack
-from splitlib.errors import ConfigError
-
-TABLE_BYTES = 8  # minimum and step, float32
+from splitlib.compressors.base import Header, as_bytes, from_bytes
+from splitlib.compressors.packing import packed_nbytes
+from splitlib.compressors.quantizer import (
+    RANGE_BYTES,
+    Quantizer,
+    level_scaling,
+    level_table,
+    level_values,
+    loops,
+)
+from splitlib.errors import ConfigError, PayloadError
 
 
 @dataclass(frozen=True, kw_only=True)
-class UniformQuantization(Compressor):
+class UniformQuantization(Quantizer):
     """Rounds to the nearest of ``2^bits`` evenly spaced levels between minimum and maximum.
 
-    The error of each value is at most half a step, (max - min) / (2^bits - 1) / 2, up to float32 rounding.
+    ``block`` consecutive values share a minimum and a step; 0 means the whole tensor. The error of each value is at
+    most half a step, (max - min) / (2^bits - 1) / 2, up to float32 rounding.
     """
 
     code: ClassVar[int] = 2
     bits: int = 8
+    block: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 1 <= self.bits <= 16:
             raise ConfigError(f"uniform: bits must be from 1 to 16, not {self.bits}")
+        if not 0 <= self.block < 1 << 16 or self.block % 8:
+            raise ConfigError(f"uniform: block must be 0 or a multiple of 8 below 65536, not {self.block}")
 
     @property
     def parameters(self) -> tuple[int, int, int, int]:
-        """The width of a code."""
-        return (self.bits, 0, 0, 0)
+        """The width of a code and the block."""
+        return (self.bits, self.block, 0, 0)
 
-    def encode_body(self, flat: Tensor) -> Tensor:
-        """Return minimum, step and packed codes."""
-        if flat.numel() == 0:
-            return flat.new_empty(0, dtype=torch.uint8)
-        values = flat.float()
-        low, high = torch.aminmax(values)
-        table = level_table(low[None], high[None], self.bits)
-        codes = nearest_level(values, table[0], table[1], self.bits)
-        return torch.cat([as_bytes(table.reshape(-1)), pack(codes, self.bits)])
+    def encode_body(self, x: Tensor, low: float, high: float, body: Tensor) -> None:
+        """Write minima, steps and packed codes."""
+        flat, run = x.float().reshape(-1), loops(x.device)
+        ends = torch.tensor([[low], [high]], dtype=torch.float32, device=x.device)
+        table = level_table(run.extremes(flat, self.block) if self.block else ends, self.bits)
+        split = RANGE_BYTES * table.shape[1]
+        body[:split] = as_bytes(table)
+        if self.block:
+            run.write_blocks(flat, level_scaling(table), self.block, self.bits, body[split:])
+        else:
+            run.write_codes(flat, flat[:0], level_scaling(table), self.bits, self.bits, body[split:])
+
+    @classmethod
+    def body_nbytes(cls, header: Header) -> int:
+        """A range for each block, and the codes."""
+        bits, block = header.parameters[:2]
+        if not 1 <= bits <= 16 or block % 8:
+            raise PayloadError(f"payload names {bits} bits in blocks of {block} for uniform quantization")
+        return RANGE_BYTES * _blocks(header) + packed_nbytes(header.numel, bits)
 
     @classmethod
     def decode_body(cls, body: Tensor, header: Header) -> Tensor:
-        """Look each code's value up in the table of all levels."""
-        bits, numel = header.parameters[0], header.numel
-        if not 1 <= bits <= 16:
-            raise PayloadError(f"payload names {bits} bits for uniform quantization; 1 to 16 are possible")
-        if numel == 0:
-            expect(body, 0)
-            return body.new_empty(0, dtype=torch.float32)
-        expect(body, TABLE_BYTES + packed_nbytes(numel, bits))
-        values = level_values(from_bytes(body[:TABLE_BYTES], torch.float32, 2), bits, header.dtype)
-        return values[unpack(body[TABLE_BYTES:], bits, numel)]
+        """Look each code's value up in the table of all levels, or compute it from its block's minimum and step."""
+        (bits, block), run, split = header.parameters[:2], loops(body.device), RANGE_BYTES * _blocks(header)
+        table = from_bytes(body[:split], torch.float32).reshape(2, -1)
+        if block:
+            limit = torch.finfo(header.dtype).max
+            return run.read_blocks(body[split:], table, block, bits, header.numel, limit)
+        return run.read_codes(body[split:], level_values(table, bits, header.dtype), bits, header.numel)
 
 
-def level_table(low: Tensor, high: Tensor, bits: int) -> Tensor:
-    """Return minima and steps, [2, k] float32, of k ranges cut into ``2^bits`` levels.
-
-    Each end is divided before the subtraction, which would overflow for a range wider than float32's largest value.
-    """
-    levels = max((1 << bits) - 1, 1)
-    return torch.stack([low, high / levels - low / levels])
-
-
-def level_values(table: Tensor, bits: int, dtype: torch.dtype) -> Tensor:
-    """Return the value of every code, [k * 2^bits], from :func:`level_table`'s numbers.
-
-    Rounding may put the last level of a huge range just past ``dtype``'s largest value: it is held there.
-    """
-    low, step = table.reshape(2, -1, 1)
-    limit = torch.finfo(dtype).max
-    return (low + torch.arange(1 << bits, device=table.device) * step).clamp(-limit, limit).reshape(-1)
-
-
-def nearest_level(values: Tensor, low: Tensor, step: Tensor, bits: int) -> Tensor:
-    """Return the codes (int32) of the levels nearest to ``values``; a step of 0 gives code 0."""
-    codes = torch.where(step > 0, (values / step - low / step).round_(), 0.0)
-    return codes.nan_to_num_(0.0).clamp_(0, (1 << bits) - 1).int()
+def _blocks(header: Header) -> int:
+    block = header.parameters[1]
+    return -(-header.numel // block) if block else 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +12,7 @@ from torchgpipe import GPipe
 
 from splitlib.compressors import Compressor
 from splitlib.errors import ConfigError
+from splitlib.partition import Sender
 from splitlib.pipeline.boundary import Boundary, Traffic
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -44,14 +47,28 @@ class Pipeline(nn.Module):
         (logits,) = self.gpipe(tuple(x.to(first, non_blocking=True) for x in inputs))
         return logits
 
+    def _compressors(self) -> list[Compressor]:
+        boundaries = [module for module in self.modules() if isinstance(module, Boundary)]
+        return [codec for boundary in boundaries for codec in (boundary.activations, boundary.gradients)]
+
+    def compressor_state(self) -> list[Tensor | None]:
+        """Return what the compressors have learnt, cut by cut, activations before gradients."""
+        return [codec.state for codec in self._compressors()]
+
+    def load_compressor_state(self, states: Sequence[Tensor | None]) -> None:
+        """Give the compressors back what :meth:`compressor_state` returned."""
+        for codec, state in zip(self._compressors(), states, strict=True):
+            if state is not None:
+                codec.state = state
+
 
 def build_pipeline(
     stages: Sequence[nn.Module],
     *,
     devices: Sequence[torch.device],
     chunks: int,
-    activations: Compressor,
-    gradients: Compressor,
+    activations: Compressor | Sequence[Compressor],
+    gradients: Compressor | Sequence[Compressor],
     precision: str = "fp32",
 ) -> Pipeline:
     """Return ``stages`` as a torchgpipe pipeline with a boundary before each stage but the first.
@@ -60,8 +77,9 @@ def build_pipeline(
         stages: modules that map a tuple of tensors to a tuple of tensors; moved to their devices.
         devices: one for each stage; a device may serve several.
         chunks: micro-batches. Batch norm normalises each by its own statistics and updates its running ones with each.
-        activations: encodes what goes forward at every cut.
-        gradients: encodes what comes back.
+        activations: encodes what goes forward: one compressor for all cuts, or one for each. Every cut and direction
+            works with its own copy, since compressors may learn from the tensors they encode.
+        gradients: encodes what comes back, in the same way.
         precision: fp32, or the dtype every stage autocasts to.
 
     Raises:
@@ -71,14 +89,31 @@ def build_pipeline(
         raise ConfigError(f"{len(stages)} stages need {len(stages)} devices, not {len(devices)}")
     check_precision(precision, devices)
     traffic = Traffic()
+    codecs = list(zip(_copies(activations, len(stages) - 1), _copies(gradients, len(stages) - 1), strict=True))
     parts = []
     for index, (stage, device) in enumerate(zip(stages, devices, strict=True)):
         part = _Autocast(stage, PRECISIONS[precision], device) if precision in PRECISIONS else stage
-        parts.append(nn.Sequential(Boundary(activations, gradients, traffic), part) if index else part)
+        if index:
+            part = nn.Sequential(Boundary(*codecs[index - 1], traffic, _shrinkage(stages[index - 1])), part)
+        parts.append(part)
     gpipe = GPipe(
         nn.Sequential(*parts), balance=[1] * len(parts), devices=list(devices), chunks=chunks, checkpoint="never"
     )
     return Pipeline(gpipe, traffic)
+
+
+def _copies(codecs: Compressor | Sequence[Compressor], cuts: int) -> list[Compressor]:
+    """Return a compressor of its own for each cut."""
+    each = [codecs] * cuts if isinstance(codecs, Compressor) else list(codecs)
+    if len(each) != cuts:
+        raise ConfigError(f"{cuts} cuts need one compressor, or {cuts}, not {len(each)}")
+    return [copy.deepcopy(codec) for codec in each]
+
+
+def _shrinkage(stage: nn.Module) -> Callable[[], float]:
+    """Return how to ask by how much the layers inserted at the end of ``stage`` shrank what it sent."""
+    senders = [module for module in stage.modules() if isinstance(module, Sender)]
+    return lambda: math.prod(sender.shrinkage for sender in senders)
 
 
 def check_precision(precision: str, devices: Sequence[torch.device]) -> None:

@@ -1,0 +1,68 @@
+"""What all quantizers share: a table of ranges, packed codes, and zstd over both on request.
+
+The body of every quantizer is ``k`` minima, ``k`` steps (float32), then the codes. A code is ``range * 2^Q + level``;
+its value is ``minimum[range] + level * step[range]``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from splitlib.compressors.base import Compressor
+from splitlib.compressors.lossless import MAX_LEVEL
+from splitlib.errors import ConfigError
+
+RANGE_BYTES = 8  # minimum and step, float32
+# Steps this small have a finite inverse in float32, even twice it. Below lie only numbers many devices flush to zero.
+SMALLEST_STEP = 2.0**-125
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantizer(Compressor):
+    """A compressor that rounds to a table's levels. ``zstd`` from 1 to 22 shrinks what it sends; 0 leaves it."""
+
+    zstd: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.zstd <= MAX_LEVEL:
+            raise ConfigError(f"zstd must be from 0 (off) to {MAX_LEVEL}, not {self.zstd}")
+
+    @property
+    def zstd_level(self) -> int:
+        """The parameter ``zstd``."""
+        return self.zstd
+
+
+def loops(device: torch.device) -> ModuleType:
+    """Return the module with the loops for a device; numba is imported only now, when a CPU needs it."""
+    name = "kernels" if device.type == "cpu" else "reference"
+    return importlib.import_module(f"splitlib.compressors.{name}")
+
+
+def level_table(ends: Tensor, bits: int) -> Tensor:
+    """Return minima and steps, [2, k] float32, of k ranges, ``ends`` [2, k], cut into ``2^bits`` levels."""
+    low, high = ends
+    step = (high.double() - low.double()) / max((1 << bits) - 1, 1)
+    step = step.clamp(SMALLEST_STEP, torch.finfo(torch.float32).max)
+    return torch.stack([low + 0.0, step.float()])  # + 0.0 turns -0.0 into 0.0
+
+
+def level_scaling(table: Tensor) -> Tensor:
+    """Return half of each minimum and twice each inverse step, [2, k] float32: what encoding multiplies by."""
+    return torch.stack([table[0] * 0.5, (2.0 / table[1].double()).float()])
+
+
+def level_values(table: Tensor, bits: int, dtype: torch.dtype) -> Tensor:
+    """Return the value of every code, [k * 2^bits] float32, from :func:`level_table`'s numbers.
+
+    Rounding may put the last level of a huge range just past ``dtype``'s largest value: it is held there.
+    """
+    low, step = table.double().reshape(2, -1, 1)
+    limit = torch.finfo(dtype).max
+    values = low + torch.arange(1 << bits, device=table.device) * step
+    return values.clamp_(-limit, limit).float().reshape(-1)

@@ -1,0 +1,61 @@
+"""The quantizers' loops as torch operations: what CUDA runs, and what the CPU's kernels must equal bit for bit."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from splitlib.compressors.packing import pack, unpack
+
+
+def histogram(x: Tensor) -> Tensor:
+    """Count the values (1-d float32) by the leading 16 bits of their place in the order: [2^16] int64."""
+    bits = x.view(torch.int32)
+    # Negative floats fall as their bits rise; flipping them makes the order of the bits that of the values.
+    keys = torch.where(bits < 0, ~bits, bits ^ -(1 << 31)) >> 16
+    return torch.bincount((keys & 0xFFFF).long(), minlength=1 << 16)
+
+
+def write_codes(x: Tensor, edges: Tensor, scaling: Tensor, level_bits: int, bits: int, body: Tensor) -> None:
+    """Quantize values (1-d float32) and write their packed codes into ``body``.
+
+    Args:
+        x: the values.
+        edges: where each bin but the first begins, rising, [k - 1].
+        scaling: half of each bin's minimum and twice its inverse step, [2, k]. Halves keep ``x - minimum`` from
+            overflowing.
+        level_bits: Q of the code ``bin * 2^Q + level``.
+        bits: the width of a code.
+        body: uint8, exactly as long as the codes are.
+    """
+    bins = torch.searchsorted(edges, x, right=True)
+    body.copy_(pack(_levels(x, scaling[:, bins], level_bits) + (bins.int() << level_bits), bits))
+
+
+def read_codes(body: Tensor, values: Tensor, bits: int, numel: int) -> Tensor:
+    """Return the value (1-d) of each of ``numel`` packed codes."""
+    return values[unpack(body, bits, numel)]
+
+
+def extremes(x: Tensor, block: int) -> Tensor:
+    """Return the smallest and largest value, [2, blocks], of each ``block`` values; the last block may be shorter."""
+    padding = -len(x) % block
+    padded = torch.cat([x, x[-1:].expand(padding)])
+    return torch.stack(torch.aminmax(padded.reshape(-1, block), dim=1))
+
+
+def write_blocks(x: Tensor, scaling: Tensor, block: int, bits: int, body: Tensor) -> None:
+    """Quantize values block by block, each by its own column of ``scaling`` [2, blocks], and write packed codes."""
+    body.copy_(pack(_levels(x, scaling.repeat_interleave(block, dim=1)[:, : len(x)], bits), bits))
+
+
+def read_blocks(body: Tensor, table: Tensor, block: int, bits: int, numel: int, limit: float) -> Tensor:
+    """Return the value (1-d) of each of ``numel`` codes by its block's minimum and step, held within ``limit``."""
+    low, step = table.double().repeat_interleave(block, dim=1)[:, :numel]
+    return (low + step * unpack(body, bits, numel)).clamp_(-limit, limit).float()
+
+
+def _levels(x: Tensor, scaling: Tensor, bits: int) -> Tensor:
+    half_low, double_inverse = scaling
+    levels = ((x * 0.5 - half_low) * double_inverse).round_()
+    return levels.clamp_(max=(1 << bits) - 1).int()

@@ -1,0 +1,43 @@
+"""Things chosen by name and options: each is a dataclass whose fields, with their defaults, are its options."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from splitlib.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def build(kind: str, classes: Mapping[str, type[T]], name: str, options: Mapping[str, Any]) -> T:
+    """Return the ``kind`` called ``name`` with its options.
+
+    Raises:
+        ConfigError: the name or an option is unknown, or an option has the wrong type or an impossible value.
+    """
+    if name not in classes:
+        raise ConfigError(f"unknown {kind} {name!r}; choose from {', '.join(classes)}")
+    known = parameters(classes[name])
+    for option, value in options.items():
+        if option not in known:
+            takes = f"it takes {', '.join(known)}" if known else "it takes no parameters"
+            raise ConfigError(f"{kind} {name!r} has no parameter {option!r}; {takes}")
+        if type(value) is not type(known[option]):
+            raise ConfigError(f"{name}: {option} must be {type(known[option]).__name__}, not {value!r}")
+    return classes[name](**options)
+
+
+def all_options(classes: Mapping[str, type]) -> dict[str, dict[str, Any]]:
+    """Return every option of any of the classes, with the default each class gives it."""
+    options: dict[str, dict[str, Any]] = {}
+    for name, cls in classes.items():
+        for option, default in parameters(cls).items():
+            options.setdefault(option, {})[name] = default
+    return options
+
+
+def parameters(cls: type) -> dict[str, Any]:
+    """Return the options of one class with their defaults; fields that its constructor does not take are state."""
+    return {f.name: f.default for f in dataclasses.fields(cls) if f.init}
