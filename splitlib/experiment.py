@@ -50,7 +50,7 @@ def run(
             return record
     target = pick_device(device)
     check_precision(config.precision, [target])
-    trainer = _prepare(config, hub, target)
+    trainer = prepare(config, hub, target)
     checkpoint = checkpoints_dir() / f"{config.key}.pt"
     if fresh:
         checkpoint.unlink(missing_ok=True)
@@ -96,8 +96,12 @@ def sweep(
     }
 
 
-def _prepare(config: RunConfig, hub: Path | None, device: torch.device) -> Trainer:
-    """Build everything that trains, in the order config -> data -> model -> partition -> compressor -> pipeline."""
+def prepare(config: RunConfig, hub: Path | None, device: torch.device) -> Trainer:
+    """Build everything that trains, in the order config -> data -> model -> partition -> compressor -> pipeline.
+
+    Raises:
+        SplitlibError: a setting is impossible, or data or weights are missing.
+    """
     activations = make_compressors(config.compressor, config.compressor_options)
     gradient_name, gradient_options = config.effective_gradient_compressor
     gradients = make_compressors(gradient_name, gradient_options)

@@ -30,6 +30,7 @@ from splitlib.pipeline.inprocess import Pipeline
 from splitlib.progress import Progress
 
 CHECKPOINT_SECONDS = 60.0
+CHECKPOINT_FORMAT = 2  # raise it when what a checkpoint holds changes
 EVAL_BATCH = 128
 SCHEDULES = {"constant": "constant_with_warmup"}  # config's name -> transformers' where they differ
 
@@ -96,7 +97,7 @@ class Trainer:
         saved = time.monotonic()
         with _deferred_interrupt() as interrupted:
             while not self.finished:
-                for inputs, labels in self._rest_of_epoch(workers):
+                for inputs, labels in self.rest_of_epoch(workers):
                     loss = self._timed_step(inputs, labels)
                     progress.advance(loss=loss)
                     late = time.monotonic() - saved > CHECKPOINT_SECONDS
@@ -111,7 +112,8 @@ class Trainer:
                 self.save(checkpoint)
         return self.state
 
-    def _rest_of_epoch(self, workers: int) -> Any:
+    def rest_of_epoch(self, workers: int = 0) -> Any:
+        """Return the batches of the current epoch that have not been trained on yet."""
         return train_batches(
             self.data,
             batch_size=self.config.batch_size,
@@ -157,6 +159,7 @@ class Trainer:
     def save(self, path: Path) -> None:
         """Write everything that changes to ``path``, whole or not at all."""
         contents = {
+            "format": CHECKPOINT_FORMAT,
             "key": self.config.key,
             "data": self.data.fingerprint,
             "state": asdict(self.state),
@@ -175,7 +178,7 @@ class Trainer:
         """Go on from what :meth:`save` wrote.
 
         Raises:
-            RecordError: the file is unreadable, or was made by another config or on other data.
+            RecordError: the file is unreadable, or was made by another version, another config or on other data.
         """
         contents = _read_checkpoint(path)
         if contents.get("key") != self.config.key or contents.get("data") != self.data.fingerprint:
@@ -200,8 +203,8 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
         contents = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever torch's zip reader or restricted unpickler meets in a damaged file
         raise RecordError(f"{path} is not a readable checkpoint; delete it to start the run again") from error
-    if not isinstance(contents, dict):
-        raise RecordError(f"{path} is not a splitlib checkpoint; delete it to start the run again")
+    if not isinstance(contents, dict) or contents.get("format") != CHECKPOINT_FORMAT:
+        raise RecordError(f"{path} is no checkpoint of this version of splitlib; delete it to start the run again")
     return contents
 
 

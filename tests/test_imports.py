@@ -24,6 +24,7 @@ ORDER = [
     "training",
     "results",
     "experiment",
+    "capture",
     "reported",
     "comparison",
     "plots",

@@ -40,7 +40,7 @@ LENGTH = 24
 
 def trainer_of(config: RunConfig) -> Trainer:
     """A trainer on the CPU, built as :func:`splitlib.run` builds it."""
-    return experiment._prepare(config, None, torch.device("cpu"))
+    return experiment.prepare(config, None, torch.device("cpu"))
 
 
 def inputs_of(size: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
@@ -53,7 +53,7 @@ def inputs_of(size: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
 
 def one_step(trainer: Trainer) -> float:
     """Train on the first batch."""
-    inputs, labels = next(iter(trainer._rest_of_epoch(0)))
+    inputs, labels = next(iter(trainer.rest_of_epoch(0)))
     return trainer.step(inputs, labels)
 
 
@@ -173,7 +173,7 @@ def _nowhere():
 def test_bytes_on_the_wire_shrink_with_the_rank():
     trainer = trainer_of(DECAYING)
     traffic, shares = trainer.pipeline.traffic, []
-    for inputs, labels in trainer._rest_of_epoch(0):
+    for inputs, labels in trainer.rest_of_epoch(0):
         sent, uncompressed = traffic.sent_bytes, traffic.uncompressed_bytes
         trainer.step(inputs, labels)
         assert traffic.uncompressed_bytes - uncompressed == 2 * 2 * 16 * 24 * 64 * 4, "of the tensors before the layers"

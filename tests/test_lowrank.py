@@ -273,13 +273,13 @@ def test_evaluation_starts_from_training_and_leaves_it_alone():
 
 def trainer_of(config: RunConfig) -> Trainer:
     """A trainer on the CPU, built as :func:`splitlib.run` builds it."""
-    return experiment._prepare(config, None, torch.device("cpu"))
+    return experiment.prepare(config, None, torch.device("cpu"))
 
 
 def test_every_cut_and_direction_has_its_own_state_and_rank():
     trainer = trainer_of(TINY.replace(compressor_options={"rank": "3,7"}))
     assert trainer.pipeline.compressor_state() == [None] * 4
-    inputs, labels = next(iter(trainer._rest_of_epoch(0)))
+    inputs, labels = next(iter(trainer.rest_of_epoch(0)))
     trainer.step(inputs, labels)
     states = trainer.pipeline.compressor_state()
     assert [tuple(state.shape) for state in states] == [(8, rank, 64) for rank in (3, 3, 7, 7)]
@@ -310,12 +310,12 @@ def test_a_resumed_run_has_the_same_bits(stop_after, tmp_path):
     whole = trainer_of(TINY)
     whole.fit(tmp_path / "whole.pt", Progress("test", 1))
     stopped = trainer_of(TINY)
-    batches = iter(stopped._rest_of_epoch(0))
+    batches = iter(stopped.rest_of_epoch(0))
     for _ in range(min(stop_after, 6)):
         stopped._timed_step(*next(batches))
     if stop_after > 6:
         stopped._end_epoch(Progress("test", 1))
-        stopped._timed_step(*next(iter(stopped._rest_of_epoch(0))))
+        stopped._timed_step(*next(iter(stopped.rest_of_epoch(0))))
     stopped.save(tmp_path / "stopped.pt")
     resumed = trainer_of(TINY)
     resumed.restore(tmp_path / "stopped.pt")

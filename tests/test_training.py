@@ -35,7 +35,7 @@ TINY = RunConfig(
 
 def trainer_of(config: RunConfig) -> Trainer:
     """A trainer on the CPU, built as :func:`splitlib.run` builds it."""
-    return experiment._prepare(config, None, torch.device("cpu"))
+    return experiment.prepare(config, None, torch.device("cpu"))
 
 
 def silent(total: int = 1) -> Progress:
@@ -140,6 +140,10 @@ def test_a_foreign_or_damaged_checkpoint_is_refused(tmp_path):
     trainer.save(tmp_path / "own.pt")
     with pytest.raises(RecordError, match="another config"):
         trainer_of(TINY.replace(seed=1)).restore(tmp_path / "own.pt")
+    older = torch.load(tmp_path / "own.pt", weights_only=True)
+    torch.save({**older, "format": 1}, tmp_path / "older.pt")
+    with pytest.raises(RecordError, match="no checkpoint of this version"):
+        trainer.restore(tmp_path / "older.pt")
     (tmp_path / "own.pt").write_bytes((tmp_path / "own.pt").read_bytes()[:1000])
     with pytest.raises(RecordError, match="not a readable checkpoint; delete it"):
         trainer.restore(tmp_path / "own.pt")
@@ -177,7 +181,7 @@ def test_lora_trains_adapters_and_classifier_only():
     config = TINY.replace(lora_rank=4, lora_alpha=8, epochs=1)
     trainer = trainer_of(config)
     before = weights(trainer)
-    for inputs, labels in trainer._rest_of_epoch(0):
+    for inputs, labels in trainer.rest_of_epoch(0):
         trainer.step(inputs, labels)
     changed = {name for name, tensor in weights(trainer).items() if not torch.equal(tensor, before[name])}
     assert changed and all("lora_" in name or ("layers." in name and "attention" not in name) for name in changed)

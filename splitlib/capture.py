@@ -1,0 +1,41 @@
+"""What crosses the cuts: one batch's activations and gradients as they are, to look at compressors before training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from splitlib.config import RunConfig
+from splitlib.experiment import prepare
+from splitlib.pipeline import Boundary
+from splitlib.runtime import pick_device
+
+
+def tensors_at_cuts(config: RunConfig, *, hub: Path | None = None, device: str = "auto") -> dict[str, Tensor]:
+    """Return the first training batch's tensors at each cut: ``activation 1`` ..., ``gradient 1`` ...
+
+    The model is ``config``'s before its first step, so a fresh classifier's gradients are those at the start of
+    training. Nothing is compressed, whatever ``config`` says, and the batch is not cut into micro-batches.
+    """
+    plain = {"compressor": "none", "compressor_options": {}, "gradient_compressor": "same", "gradient_options": {}}
+    trainer = prepare(config.replace(chunks=1, **plain), hub, pick_device(device))
+    found: dict[str, Tensor] = {}
+    boundaries = [module for module in trainer.pipeline.modules() if isinstance(module, Boundary)]
+    for cut, boundary in enumerate(boundaries, start=1):
+        _watch(boundary, cut, found)
+    inputs, labels = next(iter(trainer.rest_of_epoch()))
+    logits = trainer.pipeline.train()(*inputs)
+    nn.functional.cross_entropy(logits.float(), labels.to(logits.device)).backward()
+    return dict(sorted(found.items()))
+
+
+def _watch(boundary: Boundary, cut: int, found: dict[str, Tensor]) -> None:
+    """Store what goes through ``boundary`` forward and comes back."""
+
+    def note(module: nn.Module, inputs: tuple[tuple[Tensor, ...]], outputs: tuple[Tensor, ...]) -> None:
+        found[f"activation {cut}"] = inputs[0][0].detach()
+        if outputs[0].requires_grad:
+            outputs[0].register_hook(lambda gradient: found.update({f"gradient {cut}": gradient.detach()}))
+
+    boundary.register_forward_hook(note)

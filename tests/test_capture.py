@@ -1,0 +1,38 @@
+"""What is captured is what crosses: the right shapes, the right gradients, nothing compressed."""
+
+import torch
+
+from splitlib.capture import tensors_at_cuts
+from splitlib.config import RunConfig
+from splitlib.data import load_task, train_batches
+from splitlib.models import build_model
+from splitlib.partition import split
+from splitlib.runtime import seed_everything
+
+TINY = RunConfig(
+    task="cifar10", model="mobilenet_v2_tiny", weights="random", image_size=32, train_samples=32, batch_size=8, chunks=2
+)
+
+
+def test_shapes_at_both_cuts_and_directions():
+    found = tensors_at_cuts(TINY.replace(compressor="uniform", compressor_options={"bits": 1}), device="cpu")
+    assert list(found) == ["activation 1", "activation 2", "gradient 1", "gradient 2"]
+    assert found["activation 1"].shape == found["gradient 1"].shape == (8, 32, 16, 16)
+    assert found["activation 2"].shape == found["gradient 2"].shape == (8, 1280, 1, 1)
+    assert found["activation 1"].unique().numel() > 1000, "not quantized to one bit"
+
+
+def test_gradients_are_those_of_the_loss():
+    found = tensors_at_cuts(TINY, device="cpu")
+    data = load_task(TINY)
+    seed_everything(TINY.seed)
+    stages = split(build_model(TINY, num_labels=10).train(), "first_last")
+    (images,), labels = next(iter(train_batches(data, batch_size=8, seed=TINY.seed, epoch=0)))
+    (first,) = stages.head((images,))
+    first.retain_grad()
+    (second,) = stages.body((first,))
+    second.retain_grad()
+    torch.nn.functional.cross_entropy(stages.tail((second,))[0], labels).backward()
+    assert torch.equal(found["activation 1"], first)
+    assert torch.allclose(found["gradient 1"], first.grad, atol=1e-7)
+    assert torch.allclose(found["gradient 2"], second.grad, atol=1e-7)
