@@ -21,7 +21,7 @@ def large(kind: str) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("kind", ["normal", "relu", "offset", "bfloat16"])
-@pytest.mark.parametrize(("level_bits", "bin_bits", "limit"), [(6, 2, 1.02), (9, 3, 1.02), (12, 4, 1.1)])
+@pytest.mark.parametrize(("level_bits", "bin_bits", "limit"), [(6, 2, 1.02), (9, 3, 1.02), (12, 4, 1.03)])
 def test_counting_instead_of_sorting_costs_a_few_percent(kind, level_bits, bin_bits, limit):
     x = large(kind)
     back = decode(make_compressor("sort", level_bits=level_bits, bin_bits=bin_bits).encode(x))
