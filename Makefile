@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 BUILT := $(VENV)/.built
 
 .DEFAULT_GOAL := help
-.PHONY: help run lab test lint clean
+.PHONY: help run lab test bench lint clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ lab: $(BUILT)  ## open the notebooks in JupyterLab
 
 test: $(BUILT)  ## run the tests
 	@$(BIN)/python -m pytest $(ARGS)
+
+bench: $(BUILT)  ## measure the compressors beside others (benchmarks/README.md)
+	@$(BIN)/python -m benchmarks.compressors $(ARGS)
 
 lint: $(BUILT)  ## check style and types, change nothing
 	@$(BIN)/python -m ruff check

@@ -146,7 +146,7 @@ def imported(folder: str) -> set[str]:
                 names |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
                 names.add(node.module.split(".")[0])
-    return names - sys.stdlib_module_names - {"splitlib", "run_all", "tests"}
+    return names - sys.stdlib_module_names - {"splitlib", "run_all", "tests", "benchmarks"}
 
 
 @pytest.mark.parametrize(("folder", "groups"), [("splitlib", 1), ("run_all.py", 1), ("tests", 2)])
