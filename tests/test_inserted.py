@@ -8,7 +8,6 @@ import torch
 from splitlib import config as config_module
 from splitlib import experiment
 from splitlib.compressors import HEADER_BYTES, make_compressor
-from splitlib.config import RunConfig
 from splitlib.data.text import vocabulary_size
 from splitlib.errors import ConfigError
 from splitlib.models.inserted import INSERTS, Decay, DecayingLinear, insert_options, make_insert
@@ -18,29 +17,13 @@ from splitlib.partition import split
 from splitlib.pipeline import Boundary, build_pipeline
 from splitlib.progress import Progress
 from splitlib.training import Trainer
+from tests.support import TINY, trainer_of
 
-TINY = RunConfig(
-    task="cola",
-    model="roberta_tiny",
-    weights="random",
-    max_length=24,
-    train_samples=96,
-    eval_samples=40,
-    epochs=2,
-    batch_size=16,
-    chunks=2,
-    lr=5e-4,
-)
 DECAYING = TINY.replace(
     insert="decaying_linear",
     insert_options={"steps": 2, "rate": 0.8, "iterations": 3, "l1": 1e-3, "token_rate": 0.9},
 )
 LENGTH = 24
-
-
-def trainer_of(config: RunConfig) -> Trainer:
-    """A trainer on the CPU, built as :func:`splitlib.run` builds it."""
-    return experiment.prepare(config, None, torch.device("cpu"))
 
 
 def inputs_of(size: int = 3) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,31 +7,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splitlib import experiment
 from splitlib.compressors import HEADER_BYTES, Payload, PowerIteration, decode, make_compressor, make_compressors
-from splitlib.config import RunConfig
 from splitlib.data.text import vocabulary_size
 from splitlib.errors import ConfigError, PayloadError
 from splitlib.models.roberta import roberta_tiny
 from splitlib.partition import split
 from splitlib.pipeline import Boundary, Traffic, build_pipeline
 from splitlib.progress import Progress
-from splitlib.training import Trainer
+from tests.support import TINY, trainer_of
 
-TINY = RunConfig(
-    task="cola",
-    model="roberta_tiny",
-    weights="random",
-    max_length=18,
-    train_samples=96,
-    eval_samples=40,
-    epochs=2,
-    batch_size=16,
-    chunks=2,
-    lr=5e-4,
-    compressor="power_iteration",
-    compressor_options={"rank": 6},
-)
+LOW_RANK = TINY.replace(max_length=18, compressor="power_iteration", compressor_options={"rank": 6})
 
 
 def matrices(x: torch.Tensor) -> torch.Tensor:
@@ -271,13 +256,8 @@ def test_evaluation_starts_from_training_and_leaves_it_alone():
     assert codec.state is not state
 
 
-def trainer_of(config: RunConfig) -> Trainer:
-    """A trainer on the CPU, built as :func:`splitlib.run` builds it."""
-    return experiment.prepare(config, None, torch.device("cpu"))
-
-
 def test_every_cut_and_direction_has_its_own_state_and_rank():
-    trainer = trainer_of(TINY.replace(compressor_options={"rank": "3,7"}))
+    trainer = trainer_of(LOW_RANK.replace(compressor_options={"rank": "3,7"}))
     assert trainer.pipeline.compressor_state() == [None] * 4
     inputs, labels = next(iter(trainer.rest_of_epoch(0)))
     trainer.step(inputs, labels)
@@ -307,9 +287,9 @@ def test_as_many_compressors_as_cuts():
 
 @pytest.mark.parametrize("stop_after", [1, 5, 7])
 def test_a_resumed_run_has_the_same_bits(stop_after, tmp_path):
-    whole = trainer_of(TINY)
+    whole = trainer_of(LOW_RANK)
     whole.fit(tmp_path / "whole.pt", Progress("test", 1))
-    stopped = trainer_of(TINY)
+    stopped = trainer_of(LOW_RANK)
     batches = iter(stopped.rest_of_epoch(0))
     for _ in range(min(stop_after, 6)):
         stopped._timed_step(*next(batches))
@@ -317,7 +297,7 @@ def test_a_resumed_run_has_the_same_bits(stop_after, tmp_path):
         stopped._end_epoch(Progress("test", 1))
         stopped._timed_step(*next(iter(stopped.rest_of_epoch(0))))
     stopped.save(tmp_path / "stopped.pt")
-    resumed = trainer_of(TINY)
+    resumed = trainer_of(LOW_RANK)
     resumed.restore(tmp_path / "stopped.pt")
     assert resumed.steps_done == stop_after
     resumed.fit(tmp_path / "stopped.pt", Progress("test", 1))

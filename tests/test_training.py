@@ -18,24 +18,7 @@ from splitlib.progress import Progress
 from splitlib.results import load_record, record_path
 from splitlib.runtime import checkpoints_dir, seed_everything
 from splitlib.training import Trainer, evaluate, make_optimizer
-
-TINY = RunConfig(
-    task="cola",
-    model="roberta_tiny",
-    weights="random",
-    max_length=24,
-    train_samples=96,
-    eval_samples=40,
-    epochs=2,
-    batch_size=16,
-    chunks=2,
-    lr=5e-4,
-)
-
-
-def trainer_of(config: RunConfig) -> Trainer:
-    """A trainer on the CPU, built as :func:`splitlib.run` builds it."""
-    return experiment.prepare(config, None, torch.device("cpu"))
+from tests.support import TINY, trainer_of
 
 
 def silent(total: int = 1) -> Progress:
