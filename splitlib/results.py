@@ -150,14 +150,3 @@ def all_records(folder: Path | None = None) -> list[RunRecord]:
 def to_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
     """Return one row for each record: see :meth:`RunRecord.row`."""
     return pd.DataFrame([record.row() for record in records])
-
-
-def history_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
-    """Return one row for each epoch of each record, with the record's key, seed and data."""
-    return pd.DataFrame(
-        [
-            {"key": record.config.key, "seed": record.config.seed, "data_label": record.data_label, **asdict(epoch)}
-            for record in records
-            for epoch in record.history
-        ]
-    )

@@ -1,5 +1,7 @@
 """What notebooks share: where figures go, which runs count as a document's own, and the pictures themselves."""
 
+import dataclasses
+
 import ipywidgets
 import matplotlib
 import pandas as pd
@@ -78,6 +80,9 @@ def test_the_documents_settings_are_recognised(monkeypatch):
     runs = study.run({"row": TINY})
     document = runs["row"][0].config
     assert not study.measured({"row": document}, runs)["document_settings"].any(), "embedded data"
+    real = dataclasses.replace(runs["row"][0], config=document.replace(data="real", seed=3))
+    assert study.measured({"row": document}, {"row": [real]})["document_settings"].all(), "any seed will do"
+    assert not study.measured({"row": document.replace(lr=0.5)}, {"row": [real]})["document_settings"].any()
     paper = notebook.get_profile("paper").scale(DOCUMENT_SETTINGS["cola"])
     assert paper == DOCUMENT_SETTINGS["cola"].replace(data="real")
 

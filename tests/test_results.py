@@ -9,7 +9,6 @@ from splitlib.errors import RecordError
 from splitlib.results import (
     RunRecord,
     all_records,
-    history_frame,
     load_record,
     record_path,
     save_record,
@@ -82,10 +81,9 @@ def test_collapse_looks_at_the_last_epoch():
     assert not record(epoch(1, 0.0, classes=1), epoch(2, 0.4)).collapsed
 
 
-def test_frames_have_a_row_for_each_record_and_epoch():
+def test_frames_have_a_row_for_each_record():
     records = [record(), record(config=RunConfig(task="cola", seed=1))]
     assert list(to_frame(records)["seed"]) == [0, 1]
-    assert len(history_frame(records)) == 8
 
 
 def test_missing_record_is_none():
