@@ -22,10 +22,11 @@ lab: $(BUILT)  ## open the notebooks in JupyterLab
 	@JUPYTER_PREFER_ENV_PATH=1 PYTHONPATH="$(CURDIR)" $(BIN)/python -m jupyterlab $(ARGS)
 
 test: $(BUILT)  ## run the tests
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
 
-bench: $(BUILT)  ## measure the compressors beside others (benchmarks/README.md)
+bench: $(BUILT)  ## measure compressors and pipelines beside others (benchmarks/README.md)
 	@$(BIN)/python -m benchmarks.compressors $(ARGS)
+	@$(BIN)/python -m benchmarks.pipelines $(ARGS)
 
 lint: $(BUILT)  ## check style and types, change nothing
 	@$(BIN)/python -m ruff check

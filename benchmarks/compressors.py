@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.metadata
+import itertools
+import math
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +24,11 @@ import zstandard
 from torch import Tensor
 
 from benchmarks import textbook
+from benchmarks.measuring import Row, machine, measure, relative_error, seconds, speed_up, write_section
+from splitlib.capture import tensors_at_cuts
 from splitlib.compressors import decode, make_compressor
-from splitlib.files import write_text
+from splitlib.profiles import DOCUMENT_SETTINGS, get_profile
 
-README = Path(__file__).with_name("README.md")
-MARK = "<!-- measured -->\n"
-LIBRARIES = ("torch", "numpy", "numba", "zstandard", "bitsandbytes", "blosc2")
 FIRST_CALL = """
 import time, torch
 from splitlib.compressors import decode, make_compressor
@@ -40,43 +37,6 @@ start = time.perf_counter()
 decode(make_compressor("sort").encode(x))
 print(time.perf_counter() - start)
 """
-
-
-@dataclass
-class Row:
-    """One codec on one tensor: seconds of each call, bytes, squared error over the tensor's variance."""
-
-    name: str
-    encode: list[float]
-    decode: list[float]
-    nbytes: float
-    error: float
-
-    def cells(self, tensor: str, size: float) -> str:
-        """The row as a line of a Markdown table."""
-        return (
-            f"| {tensor} | {self.name} | {_spread(self.encode)} | {_spread(self.decode)} "
-            f"| {self.nbytes / size:.3f} | {self.error:.2g} |"
-        )
-
-
-def measure(name: str, x: Tensor, encode: Callable[[], Any], read: Callable[[Any], Tensor], size: Any) -> Row:
-    """Time a codec; ``size`` is a number of bytes or a function of what was encoded."""
-    sent = encode()
-    error = (read(sent) - x).double().square().mean() / x.double().var()
-    nbytes = size(sent) if callable(size) else size
-    return Row(name, seconds(encode), seconds(lambda: read(sent)), float(nbytes), float(error))
-
-
-def seconds(call: Callable[[], object], budget: float = 1.5) -> list[float]:
-    """Call for ``budget`` seconds, but 5 to 40 times, after 2 calls of warm-up; return how long each took."""
-    call(), call()
-    taken: list[float] = []
-    while len(taken) < 5 or (sum(taken) < budget and len(taken) < 40):
-        start = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - start)
-    return taken
 
 
 def own(name: str, x: Tensor, **options: Any) -> Row:
@@ -95,6 +55,12 @@ def sort_textbook(x: Tensor, level_bits: int, bin_bits: int) -> Row:
         lambda sent: textbook.sort_decode(sent, level_bits),
         x.numel() * (level_bits + bin_bits) / 8,
     )
+
+
+def copied(x: Tensor) -> Row:
+    """Measure a copy: what memory alone costs."""
+    there = torch.empty_like(x)
+    return measure("copy", x, lambda: there.copy_(x), lambda sent: sent.clone(), 4 * x.numel())
 
 
 def uniform_plain(x: Tensor) -> Row:
@@ -169,70 +135,157 @@ def first_calls() -> tuple[float, float]:
     return float(taken[0].stdout), float(taken[1].stdout)
 
 
-def compare() -> str:
+@dataclass(frozen=True)
+class Goal:
+    """What one codec should reach against another: so many times as fast, at most so many times the error."""
+
+    ours: str
+    theirs: str
+    encode: float | None = None
+    decode: float | None = None
+    error: float | None = None
+
+    def cells(self, tensor: str, rows: list[Row]) -> str:
+        """Measured ratios, each with its goal and whether it is met."""
+        ours, theirs = ({row.name: row for row in rows}[name] for name in (self.ours, self.theirs))
+        encode, read = speed_up(ours.encode, theirs.encode), speed_up(ours.decode, theirs.decode)
+        error = ours.error / theirs.error
+        cells = (
+            _against(encode, self.encode, encode >= (self.encode or 0)),
+            _against(read, self.decode, read >= (self.decode or 0)),
+            _against(error, self.error, error <= (self.error or 0), digits=3),
+        )
+        return f"| {tensor}: {self.ours} / {self.theirs} | {' | '.join(cells)} |"
+
+
+def _against(measured: float, goal: float | None, met: bool, digits: int = 1, unit: str = "x") -> str:
+    """For example ``**56.1x** (goal 80: missed)``."""
+    shown = f"{measured:.{digits}f}{unit}"
+    return shown if goal is None else f"**{shown}** (goal {goal:g}: {'met' if met else 'missed'})"
+
+
+SORT, SORT_12, CUBE = "sort edges=equal_count", "sort level_bits=9 bin_bits=3", "sort edges=cube_root"
+BOOK, BOOK_12, PLAIN = "textbook sort 6+2", "textbook sort 9+3", "plain uniform 8"
+LARGE_GOALS = (
+    Goal(SORT, BOOK, encode=80, decode=80, error=1.02),
+    Goal(SORT, PLAIN, encode=1),
+    Goal(CUBE, PLAIN),
+    Goal("uniform bits=8", PLAIN, encode=6, decode=3),
+    Goal(SORT_12, BOOK_12, encode=50, decode=50, error=1.02),
+)
+SMALL_GOALS = (Goal(SORT, BOOK, encode=40, error=1.02), Goal(CUBE, PLAIN), Goal("uniform bits=8", PLAIN))
+LOW_RANK = (((8, 32, 112, 112), 3), ((8, 1280, 7, 7), 7), ((8, 128, 768), 16), ((8, 128, 768), 32))
+HEADS = ["| tensor | codec | encode ms | decode ms | ratio | error / variance |", "|---|---|---|---|---|---|"]
+GOAL_HEADS = ["| measured against | encode | decode | error |", "|---|---|---|---|"]
+
+
+def compare(hub: Path | None) -> str:
     """Measure everything; return the tables in Markdown."""
-    lines = ["| tensor | codec | encode ms | decode ms | ratio | error / variance |", "|---|---|---|---|---|---|"]
-    goals = ["| measured against | encode | decode | error |", "|---|---|---|---|"]
-    notes: list[str] = []
+    lines, goals, notes = [], [], [""]
     for tensor, x in tensors().items():
         large = x.shape[-1] == 112
-        rows = [sort_textbook(x, 6, 2), uniform_plain(x)]
+        rows = [copied(x), sort_textbook(x, 6, 2), uniform_plain(x)]
         rows += [own("uniform", x, bits=8), own("uniform", x, bits=8, block=256)]
-        rows += [own("sort", x, edges=rule) for rule in ("equal_count", "cube_root", "equal_range")]
+        rows += [own("sort", x, edges=rule) for rule in ("equal_count", "cube_root", "least_error", "equal_range")]
         rows += [own("fast", x)]
         if large:
             rows += [sort_textbook(x, 9, 3), own("sort", x, level_bits=9, bin_bits=3), own("sort", x, zstd=1)]
-            found, notes = peers(x)
-            rows += found
+            found, missing = peers(x)
+            rows, notes = rows + found, notes + missing
         lines += [row.cells(tensor, x.numel() * x.element_size()) for row in rows]
-        goals += [_ratio(tensor, rows, one, other) for one, other in PAIRS if large or one != SORT_12]
-    cold, cached = first_calls()
-    calls = f"First encode and decode in a process, with the import of numba: {cold:.1f} s cold, {cached:.2f} s cached."
-    return "\n".join([_machine(), "", *goals, "", calls, "", *lines, "", *sorted(set(notes))])
-
-
-SORT_12 = "sort level_bits=9 bin_bits=3"
-PAIRS = (
-    ("sort edges=equal_count", "textbook sort 6+2"),
-    ("sort edges=equal_count", "plain uniform 8"),
-    ("sort edges=cube_root", "plain uniform 8"),
-    ("uniform bits=8", "plain uniform 8"),
-    (SORT_12, "textbook sort 9+3"),
-)
-
-
-def _ratio(tensor: str, rows: list[Row], one: str, other: str) -> str:
-    """How many times as fast ``one`` is as ``other``, and its error as a multiple of the other's."""
-    ours, theirs = ({row.name: row for row in rows}[name] for name in (one, other))
-    encode = statistics.median(theirs.encode) / statistics.median(ours.encode)
-    read = statistics.median(theirs.decode) / statistics.median(ours.decode)
-    return f"| {tensor}: {one} / {other} | {encode:.1f}x | {read:.1f}x | {ours.error / theirs.error:.3f}x |"
-
-
-def _spread(taken: list[float]) -> str:
-    """Median, and the range of the middle half."""
-    low, median, high = (1e3 * q for q in statistics.quantiles(taken, n=4))
-    return f"{median:.2f} ({low:.2f}–{high:.2f})"
-
-
-def _machine() -> str:
-    """Processor, threads and versions."""
-    cpus = Path("/proc/cpuinfo")
-    lines = cpus.read_text().splitlines() if cpus.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    versions = ", ".join(f"{library} {_version(library)}" for library in LIBRARIES)
-    processor = names[0] if names else platform.processor()
-    return (
-        f"{processor}, {torch.get_num_threads()} threads; Python {platform.python_version()}, {versions}.\n"
-        "Speed is the other's time over ours: more is better. Milliseconds are the median (and the middle half)."
+        goals += [goal.cells(tensor, rows) for goal in (LARGE_GOALS if large else SMALL_GOALS)]
+    for shape, rank in LOW_RANK:
+        tensor, rows = f"mixed channels {list(shape)}", low_rank(shape, rank)
+        lines += [row.cells(tensor, 4 * math.prod(shape)) for row in rows]
+        goals += [Goal(rows[0].name, rows[1].name, encode=3, error=1.01).cells(tensor, rows)]
+    return "\n".join(
+        [machine(), SAID, "", *GOAL_HEADS, *goals, "", _first(), "", *real_tensors(hub), "", *HEADS, *lines, *notes]
     )
 
 
-def _version(library: str) -> str:
-    try:
-        return importlib.metadata.version(library)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
+SAID = "Speed is the other's time over ours: more is better. Milliseconds are the median (and the middle half)."
+
+
+def low_rank(shape: tuple[int, ...], rank: int) -> list[Row]:
+    """Measure power iteration beside the documents': two rounds from random factors, QR of both.
+
+    Every call gets another batch. Channels (features, in three dimensions) are mixed in the same way in all of them, as
+    by a layer's weights, so that there is something to start warm from; the samples are new.
+    """
+    batches = mixed_batches(shape, 8)
+    codec = make_compressor("power_iteration", rank=rank)
+    ours = _over_batches(f"power_iteration rank={rank}", batches, codec.encode, decode, lambda sent: sent.nbytes)
+
+    def cold(x: Tensor) -> tuple[Tensor, Tensor]:
+        matrices = x.flatten(2)
+        right = torch.randn(len(x), matrices.shape[2], rank)
+        for _ in range(2):
+            left = torch.linalg.qr(matrices @ right).Q
+            right = torch.linalg.qr(matrices.mT @ left).Q
+        return matrices @ right, right
+
+    def product(sent: tuple[Tensor, Tensor]) -> Tensor:
+        return (sent[0] @ sent[1].mT).reshape(shape)
+
+    name = f"two cold iterations, rank {rank}"
+    return [ours, _over_batches(name, batches, cold, product, lambda sent: 4 * sum(f.numel() for f in sent))]
+
+
+def mixed_batches(shape: tuple[int, ...], count: int) -> list[Tensor]:
+    """Return ``count`` batches whose channels (or features) are one mixture of independent ones, falling as 1 / k."""
+    random = torch.Generator().manual_seed(0)
+    width = shape[1] if len(shape) > 3 else shape[-1]
+    mixing = torch.linalg.qr(torch.randn(width, width, generator=random)).Q / torch.arange(1, width + 1)
+    draws = [torch.randn(shape, generator=random) for _ in range(count)]
+    if len(shape) > 3:
+        return [(mixing @ x.flatten(2)).reshape(shape) for x in draws]
+    return [x @ mixing.mT for x in draws]
+
+
+def _over_batches(name: str, batches: list[Tensor], encode: Any, read: Any, nbytes: Any) -> Row:
+    """Time a codec on one batch after the other; the error is the mean over all but the first."""
+    turn = itertools.cycle(batches)
+    sent = [encode(x) for x in batches]
+    errors = [relative_error(read(message), x) for message, x in zip(sent, batches, strict=True)]
+    times = seconds(lambda: encode(next(turn))), seconds(lambda: read(sent[-1]))
+    return Row(name, *times, float(nbytes(sent[-1])), statistics.mean(errors[1:]))
+
+
+def real_tensors(hub: Path | None) -> list[str]:
+    """Compare edges by the cube root of the density with uniform-8 on what really crosses the cuts."""
+    if hub is None:
+        return ["Real tensors were not measured: no mirror of the hub was given (`--hub`, `$SPLITLIB_HUB`)."]
+    lines = [
+        "Error over that of uniform-8, on the real tensors of the first batch of training:",
+        "",
+        "| tensor | cube_root 6+2 | least_error 6+2 | uniform-8, blocks of 256 |",
+        "|---|---|---|---|",
+    ]
+    for task, change in (("cifar10", {"image_size": 224, "batch_size": 16}), ("cola", {})):
+        config = get_profile("real").scale(DOCUMENT_SETTINGS[task], data="real", **change)
+        for name, x in tensors_at_cuts(config, hub=hub, device="cpu").items():
+            goal = 0.5 if name.startswith("activation") else 0.1
+            plain, cube, least, block = (
+                relative_error(decode(make_compressor(codec, **options).encode(x)), x) for codec, options in COMPARED
+            )
+            words = f"{task}, {str(config.model).rsplit('/', 1)[-1]}, {name} {list(x.shape)}"
+            shown = _against(cube / plain, goal, cube <= goal * plain, digits=3)
+            lines.append(f"| {words} | {shown} | {least / plain:.3f}x | {block / plain:.3f}x |")
+    return lines
+
+
+COMPARED: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("uniform", {"bits": 8}),
+    ("sort", {"edges": "cube_root"}),
+    ("sort", {"edges": "least_error"}),
+    ("uniform", {"bits": 8, "block": 256}),
+)
+
+
+def _first() -> str:
+    cold, cached = first_calls()
+    shown = _against(cold, 5, cold <= 5, unit=" s"), _against(cached, 0.5, cached <= 0.5, 2, " s")
+    return f"First encode and decode in a process, with the import of numba: {shown[0]} cold, {shown[1]} cached."
 
 
 def main() -> None:
@@ -240,11 +293,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help="write the tables into benchmarks/README.md")
     parser.add_argument("--threads", type=int, default=2, help="of torch and the kernels (default 2)")
+    parser.add_argument("--hub", default=os.environ.get("SPLITLIB_HUB"), help="mirror of real data, for real tensors")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    tables = compare()
+    tables = compare(Path(arguments.hub) if arguments.hub else None)
     if arguments.write:
-        write_text(README, README.read_text(encoding="utf-8").split(MARK)[0] + MARK + "\n" + tables + "\n")
+        write_section("compressors", tables)
     print(tables)
 
 

@@ -21,11 +21,11 @@ def tensors_at_cuts(config: RunConfig, *, hub: Path | None = None, device: str =
     plain = {"compressor": "none", "compressor_options": {}, "gradient_compressor": "same", "gradient_options": {}}
     trainer = prepare(config.replace(chunks=1, **plain), hub, pick_device(device))
     found: dict[str, Tensor] = {}
-    boundaries = [module for module in trainer.pipeline.modules() if isinstance(module, Boundary)]
+    boundaries = [module for module in trainer.engine.modules() if isinstance(module, Boundary)]
     for cut, boundary in enumerate(boundaries, start=1):
         _watch(boundary, cut, found)
     inputs, labels = next(iter(trainer.rest_of_epoch()))
-    logits = trainer.pipeline.train()(*inputs)
+    logits = trainer.engine.train()(*inputs)
     nn.functional.cross_entropy(logits.float(), labels.to(logits.device)).backward()
     return dict(sorted(found.items()))
 

@@ -1,4 +1,4 @@
-"""The command line: ``python -m splitlib run ...`` trains one config and keeps one record."""
+"""The command line: ``run`` trains one config and keeps one record, ``server`` and ``client`` do it on two machines."""
 
 from __future__ import annotations
 
@@ -14,8 +14,20 @@ from splitlib.compressors import COMPRESSORS, compressor_options
 from splitlib.config import RunConfig, setting_fields, task_kind
 from splitlib.errors import ConfigError, SplitlibError
 from splitlib.models.inserted import insert_options
+from splitlib.pipeline.data_parallel import follows
+from splitlib.pipeline.remote.client import Line
+from splitlib.pipeline.remote.handshake import SECRET, read_secret
+from splitlib.pipeline.remote.launch import (
+    dial_under_torchrun,
+    end_with_parent,
+    serve_under_torchrun,
+    torchrun_rank,
+)
+from splitlib.pipeline.remote.link import Link
+from splitlib.pipeline.remote.network import DEFAULT_PORT, Server, dial, parse_address
 from splitlib.profiles import DOCUMENT_SETTINGS, PROFILES, get_profile
 from splitlib.results import RunRecord, all_records, record_path, to_frame
+from splitlib.runtime import pick_device
 
 RUN_DESCRIPTION = """\
 Train one config and keep one record; asking again returns the record.
@@ -28,6 +40,38 @@ examples:
   python -m splitlib run --task cola
   python -m splitlib run --task cifar10 --compressor sort --level-bits 6 --bin-bits 2 --chunks 4
   python -m splitlib run --profile real --hub path/to/mirror --task cifar10 --train-samples 2000 --epochs 2
+"""
+SERVER_DESCRIPTION = """\
+Be the server of two machines: run the body for one client after the other.
+
+The client brings the config, and with it model, compressors and optimizer; labels stay with it. Settings given here are
+those that a client must bring, or it is turned away. By default only this machine can connect; any other address needs
+a shared secret. The channel is not encrypted: see the README for a VPN.
+"""
+SERVER_EXAMPLES = """\
+examples:
+  python -m splitlib server
+  SPLITLIB_SECRET=... python -m splitlib server --bind 10.0.0.2 --port 29511
+  python -m splitlib server --once --task cifar10 --compressor sort
+"""
+CLIENT_DESCRIPTION = """\
+Train one config with the body on another machine, and keep one record; asking again returns the record.
+
+Settings are those of `run`. The link can be shaped here, in both directions, to see what a slower network would do.
+Ctrl-C leaves a checkpoint on both sides: the same command goes on from it.
+"""
+CLIENT_EXAMPLES = """\
+examples:
+  python -m splitlib client --server 127.0.0.1:29511 --task cifar10
+  python -m splitlib client --server 10.0.0.2:29511 --task cifar10 --compressor sort --schedule 1f1b
+  python -m splitlib client --server 127.0.0.1:29511 --task cifar10 --link 50Mbit --latency 10ms
+"""
+PAIR_DESCRIPTION = """\
+Be server or client under torchrun, which starts both: rank 0 serves, rank 1 trains. Settings are those of `client`.
+"""
+PAIR_EXAMPLES = """\
+examples:
+  torchrun --nproc-per-node 2 -m splitlib pair --task cola --compressor sort
 """
 RECORD_COLUMNS = ["task", "data", "model", "partition", "compressor", "seed", "metric", "best_percent", "last_percent"]
 
@@ -56,15 +100,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="splitlib", description="Pipeline-parallel split training with compressed activations.")
     commands = parser.add_subparsers(required=True, metavar="command", parser_class=_Parser)
-    run = commands.add_parser(
-        "run",
-        help="train one config and keep its record",
-        description=RUN_DESCRIPTION,
-        epilog=RUN_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    run.set_defaults(command=_run)
-    _add_run_options(run)
+
+    def add(
+        name: str, command: Callable[[argparse.Namespace], None], help: str, *texts: str
+    ) -> argparse.ArgumentParser:
+        """Add a command with its description and examples."""
+        description, epilog = texts
+        made = commands.add_parser(
+            name,
+            help=help,
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        made.set_defaults(command=command)
+        return made
+
+    _add_run_options(add("run", _run, "train one config and keep its record", RUN_DESCRIPTION, RUN_EXAMPLES))
+    _add_server_options(add("server", _server, "run the body for clients", SERVER_DESCRIPTION, SERVER_EXAMPLES))
+    client = add("client", _client, "train with the body on a server", CLIENT_DESCRIPTION, CLIENT_EXAMPLES)
+    client.add_argument("--server", required=True, metavar="ADDR:PORT", help="where the server listens")
+    pair = add("pair", _pair, "server and client under torchrun", PAIR_DESCRIPTION, PAIR_EXAMPLES)
+    for parser_of_client in (client, pair):
+        _add_network_options(parser_of_client)
+        _add_run_options(parser_of_client)
     records = commands.add_parser("records", help="list the records in results/")
     records.set_defaults(command=_records)
     return parser
@@ -73,7 +132,17 @@ def _parser() -> argparse.ArgumentParser:
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
     profiles = "; ".join(f"{profile.name}: {profile.summary}" for profile in PROFILES.values())
     parser.add_argument("--profile", default="quick", choices=PROFILES, help=f"{profiles}")
-    settings = parser.add_argument_group("settings (default: the document's, shrunk by the profile)")
+    _add_settings(parser, "settings (default: the document's, shrunk by the profile)")
+    where = parser.add_argument_group("where it runs (not part of the config)")
+    where.add_argument("--hub", type=Path, help="a local mirror of the hub (default: $SPLITLIB_HUB, else the hub)")
+    where.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N, or one a stage: cpu,cuda:0,cpu")
+    where.add_argument("--workers", type=int, default=0, help="processes that load images (default 0: none)")
+    where.add_argument("--fresh", action="store_true", help="train again although a record or checkpoint exists")
+
+
+def _add_settings(parser: argparse.ArgumentParser, title: str) -> None:
+    """Add every field of the config."""
+    settings = parser.add_argument_group(title)
     hints = typing.get_type_hints(RunConfig)
     for f in setting_fields():
         if typing.get_origin(hints[f.name]) is not Mapping:
@@ -84,11 +153,30 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     codecs = parser.add_argument_group("parameters of the compressors (3,7 means 3 at the first cut, 7 at the second)")
     _add_options(codecs, "compressor_options", compressor_options(), "", "activations (and gradients): ")
     _add_options(codecs, "gradient_options", compressor_options(), "gradient_", "gradients alone: ")
-    where = parser.add_argument_group("where it runs (not part of the config)")
-    where.add_argument("--hub", type=Path, help="a local mirror of the hub (default: $SPLITLIB_HUB, else the hub)")
-    where.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
-    where.add_argument("--workers", type=int, default=0, help="processes that load images (default 0: none)")
-    where.add_argument("--fresh", action="store_true", help="train again although a record or checkpoint exists")
+
+
+def _add_server_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bind", default="127.0.0.1", metavar="ADDR", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help=f"default {DEFAULT_PORT}; 0 takes a free one")
+    parser.add_argument("--once", action="store_true", help="end after one client instead of waiting for the next")
+    parser.add_argument("--with-parent", action="store_true", help="end when standard input closes")
+    _add_secret(parser)
+    parser.add_argument("--hub", type=Path, help="a local mirror of the hub (default: $SPLITLIB_HUB, else the hub)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
+    _add_settings(parser, "settings a client must bring (default: it may bring any)")
+
+
+def _add_network_options(parser: argparse.ArgumentParser) -> None:
+    network = parser.add_argument_group("network (not part of the config)")
+    network.add_argument("--link", default="", metavar="RATE", help="shape the link, such as 50Mbit (default: do not)")
+    network.add_argument(
+        "--latency", default="", metavar="TIME", help="delay on the link, such as 10ms (default: none)"
+    )
+    _add_secret(network)
+
+
+def _add_secret(group: Any) -> None:
+    group.add_argument("--secret-file", type=Path, help=f"file with the shared secret (default: ${SECRET})")
 
 
 def _add_options(group: Any, field: str, options: Mapping[str, Mapping[str, Any]], prefix: str, help: str) -> None:
@@ -125,7 +213,17 @@ def _scalar_type(hint: Any) -> type:
 
 
 def config_from_options(options: argparse.Namespace) -> RunConfig:
-    """Return the config a parsed ``run`` command line means."""
+    """Return the config a parsed ``run``, ``client`` or ``pair`` command line means; the last two are two machines."""
+    settings = given_settings(options)
+    if options.command in (_client, _pair):
+        settings["engine"] = "two_machines"
+    task = settings.pop("task", "cola")
+    task_kind(task)
+    return get_profile(options.profile).scale(DOCUMENT_SETTINGS[task], **settings)
+
+
+def given_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of a config that a parsed command line names."""
     given = {name: value for name, value in vars(options).items() if value is not None}
     settings = {name.removeprefix("setting:"): v for name, v in given.items() if name.startswith("setting:")}
     for field in ("insert_options", "compressor_options", "gradient_options"):
@@ -133,19 +231,51 @@ def config_from_options(options: argparse.Namespace) -> RunConfig:
         values = {name.removeprefix(prefix): v for name, v in given.items() if name.startswith(prefix)}
         if values:
             settings[field] = values
-    task = settings.pop("task", "cola")
-    task_kind(task)
-    return get_profile(options.profile).scale(DOCUMENT_SETTINGS[task], **settings)
+    return settings
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace, dial: Callable[[], Line] | None = None) -> None:
     if options.workers < 0:
         raise ConfigError(f"workers must be at least 0, not {options.workers}")
-    config = config_from_options(options)
     record = experiment.run(
-        config, hub=options.hub, device=options.device, fresh=options.fresh, workers=options.workers
+        config_from_options(options),
+        hub=options.hub,
+        device=options.device,
+        fresh=options.fresh,
+        workers=options.workers,
+        server=dial,
+        link=None if dial is None else Link.parse(options.link, options.latency),
     )
-    print(_summary(record))
+    if record.config.engine != "data_parallel" or not follows():
+        print(_summary(record))
+
+
+def _client(options: argparse.Namespace) -> None:
+    address, secret = parse_address(options.server), read_secret(options.secret_file)
+    _run(options, lambda: dial(address, secret))
+
+
+def _server(options: argparse.Namespace) -> None:
+    if options.with_parent:
+        end_with_parent()
+    server = Server(
+        bind=options.bind,
+        port=options.port,
+        secret=read_secret(options.secret_file),
+        hub=options.hub,
+        device=pick_device(options.device),
+        required=given_settings(options),
+        log=lambda line: print(line, flush=True),
+    )
+    server.run(once=options.once)
+
+
+def _pair(options: argparse.Namespace) -> None:
+    rank, meet = torchrun_rank()
+    if rank == 0:
+        serve_under_torchrun(meet, hub=options.hub, device=pick_device(options.device))
+    else:
+        _run(options, lambda: dial_under_torchrun(meet))
 
 
 def _summary(record: RunRecord) -> str:

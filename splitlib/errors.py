@@ -22,3 +22,11 @@ class RecordError(SplitlibError):
 
 class PayloadError(SplitlibError):
     """A payload is truncated, corrupted or not one of ours."""
+
+
+class PeerError(SplitlibError):
+    """The other machine cannot be reached, was lost, or refuses to work with us."""
+
+
+class WorkerError(SplitlibError):
+    """A worker process of this machine failed, and the others were ended."""

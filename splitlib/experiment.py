@@ -3,29 +3,47 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from splitlib import results
-from splitlib.compressors import make_compressors
-from splitlib.config import DEFAULT_MAX_LENGTH, RunConfig, Scalar
+from splitlib.config import TWO_SIDED, RunConfig, run_title
 from splitlib.data import TaskData, load_task
-from splitlib.models import build_model
-from splitlib.models.inserted import make_insert
-from splitlib.partition import split
+from splitlib.errors import ConfigError
+from splitlib.pipeline.data_parallel import DataParallel, Group, in_group, joined, replica_devices
+from splitlib.pipeline.engine import Engine
 from splitlib.pipeline.inprocess import build_pipeline, check_precision
+from splitlib.pipeline.parts import configured_insert, make_codecs, make_parts
+from splitlib.pipeline.processes import run_together
+from splitlib.pipeline.remote.client import Line, RemotePipeline
+from splitlib.pipeline.remote.handshake import read_secret
+from splitlib.pipeline.remote.link import Link
+from splitlib.pipeline.remote.network import dial, parse_address
+from splitlib.pipeline.remote.simulated import SimulatedServer
 from splitlib.progress import Progress
 from splitlib.results import RunRecord
-from splitlib.runtime import checkpoints_dir, environment, pick_device, seed_everything
+from splitlib.runtime import checkpoints_dir, environment, pick_devices
 from splitlib.tally import note_record
 from splitlib.training import Trainer
 from splitlib.version import __version__
 
+Server = str | Callable[[], Line] | None
+
 
 def run(
-    config: RunConfig, *, hub: Path | None = None, device: str = "auto", fresh: bool = False, workers: int = 0
+    config: RunConfig,
+    *,
+    hub: Path | None = None,
+    device: str = "auto",
+    fresh: bool = False,
+    workers: int = 0,
+    server: Server = None,
+    link: Link | None = None,
 ) -> RunRecord:
     """Return the record of ``config``: the one on disk, or a new one after training.
 
@@ -35,9 +53,13 @@ def run(
     Args:
         config: what to run.
         hub: a local mirror of the hub (default: ``$SPLITLIB_HUB``, else the hub itself).
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; all stages run there.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``, where all stages run; or one for each, such as
+            ``cpu,cuda:0,cpu``.
         fresh: train although a record exists, and start over although a checkpoint does.
         workers: processes that load and augment images; results do not depend on it.
+        server: for engine two_machines: ``host:port`` of the server, with ``$SPLITLIB_SECRET`` as the shared secret,
+            or whatever :func:`splitlib.pipeline.remote.launch.local_server` yields.
+        link: between client and server, shaped in process; by default it is as fast as it is.
 
     Raises:
         SplitlibError: a setting is impossible, data or weights are missing, or a record is damaged.
@@ -48,83 +70,143 @@ def run(
         if record is not None:
             note_record(config.key, trained=False)
             return record
-    target = pick_device(device)
-    check_precision(config.precision, [target])
-    trainer = prepare(config, hub, target)
+    if config.engine == "data_parallel":
+        return _run_data_parallel(config, hub, device, fresh, workers)
+    devices = pick_devices(device, config.cut_count + 1)
+    check_precision(config.precision, devices)
+    trainer = prepare(config, hub, devices, server=server, link=link)
+    return _train(trainer, devices, fresh, workers)
+
+
+def _train(trainer: Trainer, devices: Sequence[torch.device], fresh: bool, workers: int) -> RunRecord:
+    config, leads = trainer.config, trainer.engine.leads
     checkpoint = checkpoints_dir() / f"{config.key}.pt"
     if fresh:
         checkpoint.unlink(missing_ok=True)
     if checkpoint.exists():
         trainer.restore(checkpoint)
-    total = config.epochs * trainer.steps_per_epoch
-    with Progress(run_title(config), total, done=trainer.steps_done) as progress:
-        trainer.fit(checkpoint, progress, workers)
-    record = _make_record(trainer, target)
-    results.save_record(record)
-    checkpoint.unlink(missing_ok=True)
-    note_record(config.key, trained=True)
+    with trainer.opened():
+        with Progress(run_title(config), trainer.total_steps, done=trainer.steps_done) as progress:
+            trainer.fit(checkpoint, progress, workers)
+        record = _make_record(trainer, devices)
+        if leads:
+            results.save_record(record)
+    if leads:
+        checkpoint.unlink(missing_ok=True)
+        note_record(config.key, trained=True)
     return record
 
 
-def run_title(config: RunConfig) -> str:
-    """Return a short name for progress lines: task, data, model, partition, what is at the cuts, seed."""
-    at_cut = [_with_options(config.compressor, config.compressor_options)]
-    if config.insert != "none":
-        at_cut.insert(0, _with_options(config.insert, config.insert_options))
-    cut = "unsplit" if config.partition == "none" else ", ".join([str(config.partition), *at_cut])
-    return f"{config.task} ({config.data}), {str(config.model).rsplit('/', 1)[-1]}, {cut}, seed {config.seed}"
+def _run_data_parallel(config: RunConfig, hub: Path | None, device: str, fresh: bool, workers: int) -> RunRecord:
+    """Be one of the replicas, or start them and wait for their record."""
+    devices = replica_devices(device, config.replicas)
+    check_precision(config.precision, devices)
+    if in_group():
+        with joined(config.replicas, device) as group:
+            return _train(_prepare_replica(config, hub, group), devices, fresh, workers)
+    where = {"hub": str(hub) if hub else "", "device": ",".join(map(str, devices)), "workers": workers}
+    job = json.dumps({"config": config.to_dict(), "fresh": fresh, **where})
+    run_together(
+        ["-m", "splitlib.replica", job], config.replicas, threads=max(1, torch.get_num_threads() // len(devices))
+    )
+    record = results.load_record(config)
+    assert record is not None, "the first replica saves the record before it ends"
+    return record
 
 
-def _with_options(name: str, options: Mapping[str, Scalar]) -> str:
-    words = ", ".join(f"{option} {value}" for option, value in options.items())
-    return f"{name} ({words})" if words else name
+def _prepare_replica(config: RunConfig, hub: Path | None, group: Group) -> Trainer:
+    data = load_task(config, hub=hub)
+    (model,) = make_parts(config, data.num_labels, hub)
+    return Trainer(DataParallel(model, group, precision=config.precision, seed=config.seed), data, config)
 
 
 def sweep(
-    rows: Mapping[str, RunConfig], *, seeds: int = 1, hub: Path | None = None, device: str = "auto", fresh: bool = False
+    rows: Mapping[str, RunConfig],
+    *,
+    seeds: int = 1,
+    hub: Path | None = None,
+    device: str = "auto",
+    fresh: bool = False,
+    server: Server = None,
+    link: Link | None = None,
 ) -> dict[str, list[RunRecord]]:
     """Run every row with ``seeds`` seeds, counted from the row's own, and return the records by the row's label.
 
-    Rows whose records exist are not trained again, so a killed sweep goes on where it stopped.
+    Rows whose records exist are not trained again, so a killed sweep goes on where it stopped. All arguments but the
+    first two are those of :func:`run`; one server serves one row after the other.
     """
+    where: dict[str, Any] = {"hub": hub, "device": device, "fresh": fresh, "server": server, "link": link}
     return {
-        label: [
-            run(config.replace(seed=config.seed + offset), hub=hub, device=device, fresh=fresh)
-            for offset in range(seeds)
-        ]
+        label: [run(config.replace(seed=config.seed + offset), **where) for offset in range(seeds)]
         for label, config in rows.items()
     }
 
 
-def prepare(config: RunConfig, hub: Path | None, device: torch.device) -> Trainer:
+def prepare(
+    config: RunConfig,
+    hub: Path | None,
+    device: torch.device | Sequence[torch.device],
+    *,
+    server: Server = None,
+    link: Link | None = None,
+) -> Trainer:
     """Build everything that trains, in the order config -> data -> model -> partition -> compressor -> pipeline.
+
+    ``device`` is where all stages run, or one for each.
 
     Raises:
         SplitlibError: a setting is impossible, or data or weights are missing.
     """
-    activations = make_compressors(config.compressor, config.compressor_options)
-    gradient_name, gradient_options = config.effective_gradient_compressor
-    gradients = make_compressors(gradient_name, gradient_options)
-    insert = make_insert(config.insert, **config.insert_options) if config.insert != "none" else None
+    if config.engine == "two_machines":
+        _dial(server)  # a missing address, ...
+    make_codecs(config), configured_insert(config)  # ... or a wrong option is found before the data is loaded
     data: TaskData = load_task(config, hub=hub)
-    seed_everything(config.seed)
-    model = build_model(config, num_labels=data.num_labels, hub=hub)
-    length = config.max_length or DEFAULT_MAX_LENGTH
-    stages = split(model, str(config.partition), insert=insert, max_length=length)
-    cuts = len(stages.parts) - 1  # none where the model is not split
-    pipeline = build_pipeline(
-        stages.parts,
-        devices=[device] * len(stages.parts),
+    parts = make_parts(config, data.num_labels, hub)
+    devices = [device] * len(parts) if isinstance(device, torch.device) else list(device)
+    return Trainer(_engine(config, parts, hub, devices, server, link or Link()), data, config)
+
+
+def _engine(
+    config: RunConfig,
+    parts: Sequence[nn.Module],
+    hub: Path | None,
+    devices: Sequence[torch.device],
+    server: Server,
+    link: Link,
+) -> Engine:
+    codecs, first = make_codecs(config), devices[0]
+    if config.engine in TWO_SIDED:
+        connect = _dial(server) if config.engine == "two_machines" else SimulatedServer(hub=hub, device=first)
+        return RemotePipeline(parts, codecs, config, device=first, dial=connect, link=link)
+    return build_pipeline(
+        parts,
+        devices=devices,
         chunks=config.chunks,
-        activations=activations[:cuts],
-        gradients=gradients[:cuts],
+        activations=codecs.activations,
+        gradients=codecs.gradients,
         precision=config.precision,
+        seed=config.seed,
+        recompute=config.recompute,
+        batch_norm=config.batch_norm,
+        micro_batch_loss=config.micro_batch_loss,
     )
-    return Trainer(pipeline, data, config)
 
 
-def _make_record(trainer: Trainer, device: torch.device) -> RunRecord:
-    state, traffic, config = trainer.state, trainer.pipeline.traffic, trainer.config
+def _dial(server: Server) -> Callable[[], Line]:
+    """Return how to connect to the server."""
+    if callable(server):
+        return server
+    if server is None:
+        raise ConfigError(
+            "engine two_machines needs a server: start one with python -m splitlib server, and train with "
+            "python -m splitlib client --server ADDR:PORT"
+        )
+    address, secret = parse_address(server), read_secret()
+    return lambda: dial(address, secret)
+
+
+def _make_record(trainer: Trainer, devices: Sequence[torch.device]) -> RunRecord:
+    state, traffic, config = trainer.state, trainer.engine.traffic, trainer.config
     steps = trainer.steps_per_epoch * state.epoch
     return RunRecord(
         config=config,
@@ -138,8 +220,8 @@ def _make_record(trainer: Trainer, device: torch.device) -> RunRecord:
         uncompressed_bytes=traffic.uncompressed_bytes,
         train_seconds=state.train_seconds,
         samples_seen=steps * config.batch_size,
-        parameters=sum(p.numel() for p in trainer.pipeline.parameters()),
-        environment=environment(device),
+        parameters=trainer.engine.parameter_count,
+        environment=environment(*devices),
         splitlib_version=__version__,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from splitlib import plots
 from splitlib.config import RunConfig
 from splitlib.errors import ConfigError
 from splitlib.experiment import sweep
+from splitlib.pipeline.remote.client import Line
 from splitlib.profiles import Profile, get_profile
 from splitlib.results import RunRecord, to_frame
 from splitlib.runtime import environment, figures_dir, pick_device
@@ -40,13 +41,28 @@ class Study:
         """Return a document's settings as this profile runs them on this data."""
         return self.profile.scale(document, **{"data": self.data, **overrides})
 
-    def run(self, rows: Mapping[str, RunConfig], *, seeds: int = 0) -> dict[str, list[RunRecord]]:
+    def run(
+        self,
+        rows: Mapping[str, RunConfig],
+        *,
+        seeds: int = 0,
+        server: Callable[[], Line] | None = None,
+        **overrides: Any,
+    ) -> dict[str, list[RunRecord]]:
         """Run the documents' ``rows`` at this profile, each with several seeds (0: the profile's number).
 
-        Rows that were run before come from their records.
+        ``overrides`` are settings of all rows that win over the profile's. Rows that were run before come from their
+        records. ``server`` connects to the other of two machines, for rows whose engine needs one.
         """
-        scaled = {label: self.scale(config) for label, config in rows.items()}
-        return sweep(scaled, seeds=seeds or self.profile.seeds, hub=self.hub, device=self.device, fresh=self.fresh)
+        scaled = {label: self.scale(config, **overrides) for label, config in rows.items()}
+        return sweep(
+            scaled,
+            seeds=seeds or self.profile.seeds,
+            hub=self.hub,
+            device=self.device,
+            fresh=self.fresh,
+            server=server,
+        )
 
     def measured(self, rows: Mapping[str, RunConfig], runs: Mapping[str, list[RunRecord]]) -> pd.DataFrame:
         """Return one table row for each record, with its row's label and whether it ran the document's own settings."""

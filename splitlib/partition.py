@@ -14,16 +14,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchgpipe import balance
 from torchvision.models import MobileNetV2
 from transformers import PreTrainedModel
 from transformers.masking_utils import create_bidirectional_mask
 
-from splitlib.config import DEFAULT_MAX_LENGTH, PARTITIONS
+from splitlib.config import DEFAULT_MAX_LENGTH, DEFAULT_STAGES, FREE_PARTITIONS, PARTITIONS
 from splitlib.errors import ConfigError
 from splitlib.metering import count_macs
 from splitlib.models.inserted import ConvSpec, Insert, Pair, conv_pair
@@ -160,7 +161,7 @@ def units(model: nn.Module) -> list[Unit]:
 # --- Partitions ------------------------------------------------------------------------------------------------------
 
 # A cut is an index into the units: the number of units before it; negative ones count from the end.
-Cuts = tuple[int, int]
+Cuts = tuple[int, ...]
 
 FIRST_LAST: Cuts = (1, -1)
 NAMED_CUTS: dict[str, Cuts] = {
@@ -196,7 +197,8 @@ CONV_INSERTS: dict[str, tuple[tuple[ConvSpec, ...], tuple[ConvSpec, ...]]] = {
 class Stages:
     """The parts of a split model: head and tail belong to the client, body to the server.
 
-    ``parts`` has one module for the unsplit model and three for every partition.
+    ``parts`` has one module for the unsplit model and three for every named partition; ``balanced`` and ``custom`` have
+    any number, for devices of one machine, where nobody asks which is the client's.
     """
 
     name: str
@@ -225,14 +227,24 @@ class Stages:
         return values[0]
 
 
-def split(model: nn.Module, name: str, *, insert: Insert | None = None, max_length: int = DEFAULT_MAX_LENGTH) -> Stages:
+def split(
+    model: nn.Module,
+    name: str,
+    *,
+    insert: Insert | None = None,
+    max_length: int = DEFAULT_MAX_LENGTH,
+    stages: int = DEFAULT_STAGES,
+    at: Sequence[int] = (),
+) -> Stages:
     """Cut ``model`` by the partition ``name``; the stages share its layers, and inserts add new ones.
 
     Args:
         model: MobileNetV2 or a BERT-type encoder.
-        name: one of :data:`~splitlib.config.PARTITIONS` of the model's kind.
-        insert: layers to put around both cuts of an encoder.
+        name: one of :data:`~splitlib.config.PARTITIONS` of the model's kind, or a free one.
+        insert: layers to put around every cut of an encoder.
         max_length: tokens of every input, which layers along the tokens are built for.
+        stages: parts of ``balanced``.
+        at: units before each cut of ``custom``; :func:`balanced_cuts` finds them by time or memory.
 
     >>> from splitlib.models.mobilenet import mobilenet_v2_tiny
     >>> stages = split(mobilenet_v2_tiny(10).eval(), "first_last")
@@ -244,15 +256,16 @@ def split(model: nn.Module, name: str, *, insert: Insert | None = None, max_leng
             such insert.
     """
     kind = "text" if isinstance(model, PreTrainedModel) else "vision"
-    if name not in PARTITIONS[kind]:
-        raise ConfigError(f"unknown partition {name!r} for a {kind} model; choose from {', '.join(PARTITIONS[kind])}")
+    known = PARTITIONS[kind] + FREE_PARTITIONS
+    if name not in known:
+        raise ConfigError(f"unknown partition {name!r} for a {kind} model; choose from {', '.join(known)}")
     if insert is not None and (kind == "vision" or name == "none"):
         raise ConfigError(f"{insert} is for the cuts of a text model, not for partition {name!r} of a {kind} model")
     if name == "none":
         return Stages(name, (_Whole(model),))
     layers = units(model)
-    first, second = cuts(model, name)
-    parts = [layers[:first], layers[first:second], layers[second:]]
+    bounds = (0, *cuts(model, name, stages=stages, at=at), len(layers))
+    parts = [layers[start:end] for start, end in pairwise(bounds)]
     if name in CONV_INSERTS:
         _insert(parts, [conv_pair(specs) for specs in CONV_INSERTS[name]])
     if insert is not None:
@@ -261,14 +274,63 @@ def split(model: nn.Module, name: str, *, insert: Insert | None = None, max_leng
     return Stages(name, tuple(nn.Sequential(*part) for part in parts))
 
 
-def cuts(model: nn.Module, name: str) -> Cuts:
-    """Return where the partition ``name`` cuts the :func:`units` of ``model``, both counted from the start."""
+def cuts(model: nn.Module, name: str, *, stages: int = DEFAULT_STAGES, at: Sequence[int] = ()) -> Cuts:
+    """Return where the partition ``name`` cuts the :func:`units` of ``model``, all counted from the start."""
     layers = units(model)
-    first, second = even_cuts(model, layers) if name == "even" else NAMED_CUTS[name]
-    second %= len(layers)
-    if not 0 < first < second:
-        raise ConfigError(f"partition {name!r} needs more layers than this {type(model).__name__} has")
-    return first, second
+    if name == "custom":
+        found: Cuts = tuple(at)
+    elif name == "balanced":
+        found = balanced_cuts(model, stages)
+    else:
+        found = even_cuts(model, layers) if name == "even" else NAMED_CUTS[name]
+        found = tuple(cut % len(layers) for cut in found)
+    if any(start >= end for start, end in pairwise((0, *found, len(layers)))):
+        wanted = f"{name!r} at {', '.join(map(str, found))}" if name == "custom" else repr(name)
+        raise ConfigError(
+            f"partition {wanted} needs more layers than the {len(layers)} units of this {type(model).__name__}"
+        )
+    return found
+
+
+BALANCES = ("macs", "time", "size")
+
+
+def balanced_cuts(
+    model: nn.Module, stages: int, *, by: str = "macs", sample: Values | None = None, device: torch.device | None = None
+) -> Cuts:
+    """Return the cuts that give ``stages`` devices equal shares, by torchgpipe's block partitions.
+
+    Args:
+        model: MobileNetV2 or a BERT-type encoder.
+        stages: how many parts.
+        by: ``macs``, which gives the same cuts everywhere; ``time``, measured forward and backward on ``device`` for a
+            second; or ``size``, the memory of activations and parameters, which torchgpipe only measures on a GPU. Give
+            measured cuts to a run as its ``cuts``: a run measured anew would be another run.
+        sample: a batch's inputs to measure with (default: one image of 224 px, or 16 tokens).
+        device: where to measure (default: the CPU).
+
+    >>> from splitlib.models.mobilenet import mobilenet_v2_tiny
+    >>> len(balanced_cuts(mobilenet_v2_tiny(10), 4))
+    3
+
+    Raises:
+        ConfigError: the model has fewer units than stages, or this cannot be measured here.
+    """
+    layers, device = units(model), device or torch.device("cpu")
+    if by not in BALANCES:
+        raise ConfigError(f"unknown balance {by!r}; choose from {', '.join(BALANCES)}")
+    if not 2 <= stages <= len(layers):
+        raise ConfigError(f"stages must be from 2 to this {type(model).__name__}'s {len(layers)} units, not {stages}")
+    if by == "size" and device.type != "cuda":
+        raise ConfigError(f"balance 'size' reads a GPU's memory, and {device} has none to read; use time or macs")
+    values = tuple(x.to(device) for x in sample or _example(model))
+    if by == "macs":
+        shares = balance.balance_cost(unit_macs(model, layers), stages)
+    elif by == "time":
+        shares = balance.balance_by_time(stages, nn.Sequential(*layers), values, device=device)
+    else:
+        shares = balance.balance_by_size(stages, nn.Sequential(*layers), values, device=device)
+    return tuple(accumulate(shares[:-1]))
 
 
 def _insert(parts: list[list[Unit]], pairs: Sequence[Pair]) -> None:

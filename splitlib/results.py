@@ -21,6 +21,9 @@ from splitlib.files import write_text
 from splitlib.runtime import results_dir
 from splitlib.training import EpochResult
 
+TIMING_PREFIX = "timing-"
+"""What the names of :mod:`splitlib.measuring.records`' files start with."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
@@ -143,8 +146,9 @@ def save_record(record: RunRecord, folder: Path | None = None) -> Path:
 
 
 def all_records(folder: Path | None = None) -> list[RunRecord]:
-    """Return every record in the folder, ordered by file name."""
-    return [read_record(path) for path in sorted((folder or results_dir()).glob("*.json"))]
+    """Return every run's record in the folder, ordered by file name; timings lie there too and are none."""
+    paths = sorted((folder or results_dir()).glob("*.json"))
+    return [read_record(path) for path in paths if not path.name.startswith(TIMING_PREFIX)]
 
 
 def to_frame(records: Iterable[RunRecord]) -> pd.DataFrame:

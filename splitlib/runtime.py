@@ -61,6 +61,21 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
+def pick_devices(names: str, count: int) -> list[torch.device]:
+    """Return ``count`` devices, one for each stage: all the one that ``names`` says, or those between its commas.
+
+    >>> pick_devices("cpu", 3)
+    [device(type='cpu'), device(type='cpu'), device(type='cpu')]
+
+    Raises:
+        ConfigError: as :func:`pick_device`, or another number of devices is named.
+    """
+    devices = [pick_device(name.strip()) for name in names.split(",")]
+    if len(devices) not in (1, count):
+        raise ConfigError(f"{count} stages need one device, or {count}, not the {len(devices)} of {names!r}")
+    return devices * count if len(devices) == 1 else devices
+
+
 def seed_everything(seed: int) -> None:
     """Seed Python's and torch's global generators (CPU and every GPU); the library draws from nothing else."""
     random.seed(seed)
@@ -90,11 +105,14 @@ def hardware(device: torch.device) -> str:
     return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """Return the fingerprint that goes into a record: hardware, operating system, Python and package versions."""
+def environment(*devices: torch.device) -> dict[str, Any]:
+    """Return the fingerprint that goes into a record: hardware, operating system, Python and package versions.
+
+    Several devices are named in the order of their stages, each kind of hardware once.
+    """
     return {
-        "hardware": hardware(device),
-        "device": device.type,
+        "hardware": " + ".join(dict.fromkeys(map(hardware, devices))),
+        "device": ",".join(dict.fromkeys(device.type for device in devices)),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in FINGERPRINT_PACKAGES},

@@ -1,7 +1,7 @@
 """One loop trains everything, one function evaluates it.
 
-A run can stop after any step and go on later with the same bits: data order and augmentation are functions of the seed,
-epoch and step, and everything else that changes is in the checkpoint.
+A run can stop after any step and go on later with the same bits: data order, augmentation and dropout are functions of
+the seed, epoch and step, and everything else that changes is in the checkpoint.
 """
 
 from __future__ import annotations
@@ -14,25 +14,23 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 import torch
 from sklearn.metrics import accuracy_score, matthews_corrcoef
 from torch import Tensor, nn
-from transformers import get_scheduler
 
 from splitlib.config import RunConfig
 from splitlib.data import TaskData, eval_batches, train_batches
 from splitlib.errors import RecordError
 from splitlib.files import write_atomically
-from splitlib.models.inserted import DecayingLinear
-from splitlib.pipeline.inprocess import Pipeline
+from splitlib.optimization import Updater
+from splitlib.pipeline.engine import Engine, Start
 from splitlib.progress import Progress
 
 CHECKPOINT_SECONDS = 60.0
-CHECKPOINT_FORMAT = 2  # raise it when what a checkpoint holds changes
+CHECKPOINT_FORMAT = 3  # raise it when what a checkpoint holds changes
 EVAL_BATCH = 128
-SCHEDULES = {"constant": "constant_with_warmup"}  # config's name -> transformers' where they differ
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,18 +61,30 @@ class TrainingState:
 class Trainer:
     """Everything that changes while a run trains, so that it can be checkpointed and restored as one thing."""
 
-    def __init__(self, pipeline: Pipeline, data: TaskData, config: RunConfig) -> None:
-        self.pipeline, self.data, self.config = pipeline, data, config
-        self.devices = pipeline.gpipe.devices
-        self.optimizer = make_optimizer(pipeline, config)
+    def __init__(self, engine: Engine, data: TaskData, config: RunConfig) -> None:
+        self.engine, self.data, self.config = engine, data, config
         self.steps_per_epoch = len(train_batches(data, batch_size=config.batch_size, seed=config.seed, epoch=0))
-        total = config.epochs * self.steps_per_epoch
-        self.scheduler = get_scheduler(
-            SCHEDULES.get(config.scheduler, config.scheduler), self.optimizer, round(config.warmup * total), total
-        )
-        self.decaying = [module for module in pipeline.modules() if isinstance(module, DecayingLinear)]
-        self.scaler = torch.amp.GradScaler(self.devices[-1].type, enabled=config.precision == "fp16")
+        self.total_steps = config.epochs * self.steps_per_epoch
+        self.updater = Updater(engine, config, total_steps=self.total_steps, device=engine.device)
         self.state = TrainingState()
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Self]:
+        """Have the engine's other machines ready, at the same step, for the block; tell them how it ended."""
+        start = Start(
+            config=self.config,
+            num_labels=self.data.num_labels,
+            data_fingerprint=self.data.fingerprint,
+            total_steps=self.total_steps,
+            step=self.steps_done,
+        )
+        try:
+            self.engine.open(start)
+            yield self
+        except BaseException as error:
+            self.engine.close("Ctrl-C" if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__)
+            raise
+        self.engine.close()
 
     @property
     def finished(self) -> bool:
@@ -134,43 +144,33 @@ class Trainer:
 
     def step(self, inputs: tuple[Tensor, ...], labels: Tensor) -> float:
         """Take one optimizer step on a batch and return its mean loss, without the penalties of decaying layers."""
-        self.pipeline.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        logits = self.pipeline(*inputs)
-        loss = nn.functional.cross_entropy(logits.float(), labels.to(logits.device))
-        penalties = [layer.penalty().to(loss.device) for layer in self.decaying]
-        self.scaler.scale(sum(penalties, loss)).backward()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.scheduler.step()
-        for layer in self.decaying:
-            layer.step()
-        return loss.item()
+        self.engine.train()
+        self.updater.zero_grad()
+        loss = self.engine.train_batch(inputs, labels, step=self.steps_done, scale=self.updater.scale)
+        self.updater.step()
+        return loss
 
     def _end_epoch(self, progress: Progress) -> None:
         state = self.state
-        result = evaluate(
-            self.pipeline, self.data, epoch=state.epoch + 1, train_loss=state.loss_sum / max(state.step, 1)
-        )
+        result = evaluate(self.engine, self.data, epoch=state.epoch + 1, train_loss=state.loss_sum / max(state.step, 1))
         progress.advance(0, **{self.data.metric: getattr(result, self.data.metric)})
         state.history.append(result)
         state.epoch, state.step, state.loss_sum = state.epoch + 1, 0, 0.0
 
     def save(self, path: Path) -> None:
-        """Write everything that changes to ``path``, whole or not at all."""
+        """Write what changes to ``path``, whole or not at all; other machines first, other replicas never."""
+        if not self.engine.leads:
+            return
+        self.engine.keep(self.steps_done)
         contents = {
             "format": CHECKPOINT_FORMAT,
             "key": self.config.key,
             "data": self.data.fingerprint,
             "state": asdict(self.state),
-            "traffic": asdict(self.pipeline.traffic),
-            "model": self.pipeline.state_dict(),
-            "compressors": self.pipeline.compressor_state(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "cpu_random": torch.get_rng_state(),
-            "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "traffic": asdict(self.engine.traffic),
+            "model": self.engine.state_dict(),
+            "compressors": self.engine.compressor_state(),
+            "updater": self.updater.state_dict(),
         }
         write_atomically(path, lambda temporary: torch.save(contents, temporary))
 
@@ -187,15 +187,10 @@ class Trainer:
         state["history"] = [EpochResult(**epoch) for epoch in state["history"]]
         self.state = TrainingState(**state)
         for name, value in contents["traffic"].items():
-            setattr(self.pipeline.traffic, name, value)
-        self.pipeline.load_state_dict(contents["model"])
-        self.pipeline.load_compressor_state(contents["compressors"])
-        self.optimizer.load_state_dict(contents["optimizer"])
-        self.scheduler.load_state_dict(contents["scheduler"])
-        self.scaler.load_state_dict(contents["scaler"])
-        torch.set_rng_state(contents["cpu_random"])
-        if torch.cuda.is_available() and contents["cuda_random"]:
-            torch.cuda.set_rng_state_all(contents["cuda_random"])
+            setattr(self.engine.traffic, name, value)
+        self.engine.load_state_dict(contents["model"])
+        self.engine.load_compressor_state(contents["compressors"])
+        self.updater.load_state_dict(contents["updater"])
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
@@ -208,24 +203,13 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
     return contents
 
 
-def make_optimizer(model: nn.Module, config: RunConfig) -> torch.optim.Optimizer:
-    """Return the optimizer of ``config`` over the parameters that train."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(parameters, config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
-    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(
-        parameters, config.lr, betas=(0.9, config.adam_beta2), eps=config.adam_eps, weight_decay=config.weight_decay
-    )
-
-
 @torch.no_grad()
-def evaluate(pipeline: Pipeline, data: TaskData, *, epoch: int, train_loss: float) -> EpochResult:
-    """Return the metrics of ``pipeline`` on the whole evaluation split; compression at the cuts stays on."""
-    pipeline.eval()
+def evaluate(engine: Engine, data: TaskData, *, epoch: int, train_loss: float) -> EpochResult:
+    """Return the metrics of ``engine``'s model on the whole evaluation split; compression at the cuts stays on."""
+    engine.eval()
     logits, labels = [], []
     for inputs, batch_labels in eval_batches(data, batch_size=EVAL_BATCH):
-        logits.append(pipeline(*inputs).float().cpu())
+        logits.append(engine(*inputs).float().cpu())
         labels.append(batch_labels)
     all_logits, all_labels = torch.cat(logits), torch.cat(labels)
     predicted = all_logits.argmax(dim=1)

@@ -19,6 +19,19 @@ TINY = RunConfig(
     lr=5e-4,
 )
 
+# The same for vision.
+TINY_VISION = RunConfig(
+    task="cifar10",
+    model="mobilenet_v2_tiny",
+    weights="random",
+    image_size=32,
+    train_samples=32,
+    eval_samples=20,
+    epochs=1,
+    batch_size=16,
+    chunks=4,
+)
+
 
 def trainer_of(config: RunConfig) -> Trainer:
     """A trainer on the CPU, built as :func:`splitlib.run` builds it."""

@@ -68,6 +68,52 @@ def test_options_can_differ_between_the_cuts():
     assert config.compressor_options == {"rank": "3,7"}
 
 
+def test_a_client_is_one_of_two_machines_whatever_else_it_is_given():
+    options = cli._parser().parse_args(["client", "--server", "10.0.0.2:1", "--schedule", "1f1b", "--link", "1Gbit"])
+    config = cli.config_from_options(options)
+    assert (config.engine, config.schedule) == ("two_machines", "1f1b")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["client", "--server", "nowhere"], ["nowhere:29511", "cannot be reached"]),
+        (["client", "--server", ":80"], ["':80' is no address", "HOST:PORT"]),
+        (["client", "--server", "127.0.0.1:1", "--link", "50"], ["link '50' is none", "50Mbit"]),
+        (["client"], ["--server"]),
+        (["client", "--server", "127.0.0.1:1", "--secret-file", "/nowhere"], ["secret file /nowhere cannot be read"]),
+        (["client", "--server", "127.0.0.1:1", "--partition", "none"], ["engine 'two_machines' needs a cut"]),
+        (["server", "--bind", "0.0.0.0", "--port", "0"], ["0.0.0.0 needs a shared secret"]),
+        (["server", "--bind", "203.0.113.7", "--port", "0"], ["cannot listen on 203.0.113.7:0"]),
+        (["server", "--compressor", "gzip"], ["gzip"]),
+        (["run", "--profile", "smoke", "--engine", "two_machines"], ["needs a server", "python -m splitlib server"]),
+        (["run", "--profile", "smoke", "--schedule", "1f1b"], ["schedule '1f1b' is for two machines"]),
+        (["pair"], ["torchrun --nproc-per-node 2"]),
+    ],
+)
+def test_mistakes_with_two_machines_are_one_line(arguments, words, capsys, monkeypatch, tmp_path):
+    monkeypatch.delenv("SPLITLIB_SECRET", raising=False)
+    small = ["--profile", "smoke"] if arguments[0] in ("client", "pair") else []
+    try:
+        status = cli.main([*arguments, *small])
+    except SystemExit as stop:
+        status = stop.code
+    error = capsys.readouterr().err
+    assert status == 2
+    assert error.count("\n") == 1, error
+    for word in words:
+        assert word in error
+    assert not (tmp_path / "results").exists() and not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("command", ["server", "client", "pair"])
+def test_help_of_the_two_machines_says_how(command, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    shown = capsys.readouterr().out
+    assert "examples:" in shown and f"splitlib {command}" in shown and "--compressor" in shown
+
+
 def test_insert_parameters_reach_the_config():
     config = config_of("--insert", "linear", "--insert-ratio", "0.25", "--insert-start", "random")
     assert (config.insert, config.insert_options) == ("linear", {"ratio": 0.25, "start": "random"})

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from splitlib.results import read_record, record_path
+from splitlib.results import TIMING_PREFIX, read_record, record_path
 
 ROOT = Path(__file__).resolve().parent.parent
-RECORDS = sorted((ROOT / "results").glob("*-real-*.json"))
+RECORDS = sorted(p for p in (ROOT / "results").glob("*-real-*.json") if not p.name.startswith(TIMING_PREFIX))
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)

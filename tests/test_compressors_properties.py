@@ -137,7 +137,7 @@ def test_fast_keeps_half_a_bins_step_and_covers_the_range(x, width):
     check_bins(make_compressor("fast", level_bits=width[0], bin_bits=width[1]), x, width)
 
 
-@given(tensors, widths, st.sampled_from(["equal_range", "cube_root"]))
+@given(tensors, widths, st.sampled_from(["equal_range", "cube_root", "least_error"]))
 @generated(CASES // 2)
 def test_other_edges_keep_half_a_bins_step_and_cover_the_range(x, width, rule):
     check_bins(make_compressor("sort", edges=rule, level_bits=width[0], bin_bits=width[1]), x, width)
@@ -160,8 +160,9 @@ def check_bins(codec, x, width):
 @generated(400)
 def test_kernels_equal_the_reference_bit_for_bit(kind, numel, seed, width, rows):
     x = tensor(kind, numel, seed, torch.float32)
-    (level_bits, bin_bits), bits, block = width, sum(width), 8 * rows
-    assert torch.equal(kernels.histogram(x), reference.histogram(x))
+    (level_bits, bin_bits), bits = width, sum(width)
+    for every in (1, 4):
+        assert torch.equal(kernels.histogram(x, every), reference.histogram(x, every))
     ends = edges.sampled_count(x, float(x.min()), float(x.max()), 1 << bin_bits)
     table = level_table(ends, level_bits)
     bodies = [torch.empty(-(-numel * bits // 8), dtype=torch.uint8) for _ in range(4)]
@@ -172,14 +173,15 @@ def test_kernels_equal_the_reference_bit_for_bit(kind, numel, seed, width, rows)
     values = torch.arange(1 << bits).float()
     decoded = [module.read_codes(bodies[0], values, bits, numel) for module in (kernels, reference)]
     assert torch.equal(*decoded)
-    ends = kernels.extremes(x, block)
-    assert torch.equal(ends, reference.extremes(x, block))
-    table = level_table(ends, bits)
-    kernels.write_blocks(x, level_scaling(table), block, bits, bodies[2])
-    reference.write_blocks(x, level_scaling(table), block, bits, bodies[3])
-    assert torch.equal(bodies[2], bodies[3])
-    decoded = [module.read_blocks(bodies[2], table, block, bits, numel, 3e38) for module in (kernels, reference)]
-    assert torch.equal(*decoded)
+    for block in (8 * rows, numel):
+        ends = kernels.extremes(x, block)
+        assert torch.equal(ends, reference.extremes(x, block))
+        table = level_table(ends, bits)
+        kernels.write_blocks(x, level_scaling(table), block, bits, bodies[2])
+        reference.write_blocks(x, level_scaling(table), block, bits, bodies[3])
+        assert torch.equal(bodies[2], bodies[3])
+        decoded = [module.read_blocks(bodies[2], table, block, bits, numel, 3e38) for module in (kernels, reference)]
+        assert torch.equal(*decoded)
 
 
 SMALL = [

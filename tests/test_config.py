@@ -49,6 +49,7 @@ def test_every_setting_changes_the_key():
         "compressor": "uniform",
         "compressor_options": {"level_bits": 3},
         "gradient_compressor": "uniform",
+        "engine": "simulated",
         "epochs": 3,
         "batch_size": 8,
         "optimizer": "adam",
@@ -60,25 +61,59 @@ def test_every_setting_changes_the_key():
         "warmup": 0.06,
         "precision": "bf16",
         "seed": 1,
+        "recompute": "always",
+        "micro_batch_loss": "sum",
     }
     keys = {name: base.replace(**{name: value}).key for name, value in changes.items()}
     assert len({base.key, *keys.values()}) == len(changes) + 1
     untested = {f.name for f in dataclasses.fields(RunConfig)} - set(changes)
-    assert untested == {"image_size", "lora_alpha", "momentum", "gradient_options", "insert_options"}  # need another
+    need_another = {
+        "image_size",
+        "lora_alpha",
+        "momentum",
+        "gradient_options",
+        "insert_options",
+        "batch_norm",
+        "schedule",
+    }
+    assert untested == need_another | {"stages", "cuts", "replicas"}
 
 
 def test_fields_added_later_keep_the_keys_of_records_that_do_not_use_them():
-    """These keys were computed before inserted layers had fields."""
+    """What a key is made of changes only together with SCHEMA: records are found by it."""
     vision = RunConfig(
         task="cifar10", partition="conv_insert_type_2", compressor="sort", compressor_options={"level_bits": 6}
     )
     assert RunConfig(task="cola").key == RunConfig(task="cola", insert="none", insert_options={}).key == "5749190c5d69"
+    assert RunConfig(task="cola", engine="in_process", schedule="gpipe").key == "5749190c5d69"
     assert vision.key == "9c44914c2c4a"
 
 
 def test_options_of_inserts_change_the_key():
     keys = {RunConfig(insert="linear", insert_options=options).key for options in ({}, {"ratio": 0.5}, {"ratio": 0.25})}
     assert len(keys) == 3
+
+
+def test_settings_of_the_engines_and_of_free_partitions_change_the_key():
+    vision = RunConfig(task="cifar10", partition="none")
+    configs = [
+        vision,
+        vision.replace(engine="data_parallel"),
+        vision.replace(engine="data_parallel", replicas=2),
+        vision.replace(batch_norm="deferred"),
+        vision.replace(partition="balanced"),
+        vision.replace(partition="balanced", stages=4),
+        vision.replace(partition="custom", cuts="3"),
+        vision.replace(partition="custom", cuts="3,10"),
+    ]
+    assert len({config.key for config in configs}) == len(configs)
+
+
+def test_a_config_knows_how_often_it_cuts():
+    base = RunConfig(task="cifar10")
+    cases = {"none": {}, "first_last": {}, "balanced": {"stages": 5}, "custom": {"cuts": "2,4,7"}}
+    assert [base.replace(partition=p, **more).cut_count for p, more in cases.items()] == [0, 2, 4, 3]
+    assert base.replace(partition="custom", cuts="2,4,7").cut_positions == (2, 4, 7)
 
 
 def test_configs_are_frozen():
@@ -130,6 +165,27 @@ def test_json_round_trip():
         ({"insert": "conv"}, ["unknown insert 'conv'", "none, linear, decaying_linear"]),
         ({"insert_options": {"ratio": 0.5}}, ["insert_options need an insert"]),
         ({"insert": "linear", "partition": "none"}, ["insert 'linear' needs a cut"]),
+        ({"stages": 4}, ["stages 4 needs the partition 'balanced'", "condition_1"]),
+        ({"stages": 1, "partition": "balanced"}, ["stages must be at least 2", "partition 'none'"]),
+        ({"cuts": "3"}, ["cuts and the partition 'custom' belong together"]),
+        ({"partition": "custom"}, ["cuts and the partition 'custom' belong together"]),
+        ({"partition": "custom", "cuts": "3;4"}, ["numbers separated by commas", "'3;4'"]),
+        ({"partition": "custom", "cuts": "4,4"}, ["cuts must rise", "'4,4'"]),
+        ({"partition": "custom", "cuts": "0,4"}, ["cuts must rise from at least 1"]),
+        ({"recompute": "sometimes"}, ["unknown recompute 'sometimes'", "except_last"]),
+        ({"batch_norm": "deferred"}, ["for vision models", "roberta-base has no batch norm"]),
+        (
+            {"task": "cifar10", "batch_norm": "deferred", "batch_size": 5, "chunks": 4},
+            ["waits for all of 4 chunks", "5 samples make only 3 micro-batches of 2"],
+        ),
+        ({"replicas": 2}, ["replicas 2 need the engine 'data_parallel'"]),
+        ({"engine": "data_parallel"}, ["trains the model whole", "condition_1"]),
+        ({"engine": "data_parallel", "partition": "none", "replicas": 0}, ["replicas must be at least 1"]),
+        ({"engine": "data_parallel", "partition": "none", "replicas": 3}, ["batch_size 32", "multiple of replicas 3"]),
+        ({"engine": "data_parallel", "partition": "none", "chunks": 2}, ["chunks 2 need an engine with stages"]),
+        ({"engine": "data_parallel", "partition": "none", "recompute": "always"}, ["recompute 'always' is for"]),
+        ({"engine": "simulated", "micro_batch_loss": "sum"}, ["micro_batch_loss 'sum' is for", "'simulated'"]),
+        ({"engine": "simulated", "partition": "balanced", "stages": 4}, ["head, body and tail, not 4 stages"]),
         ({"task": "cifar10", "insert": "linear"}, ["insert 'linear' is for text tasks", "conv_insert_"]),
     ],
 )

@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 
-from splitlib import config as config_module
 from splitlib import experiment
 from splitlib.compressors import HEADER_BYTES, make_compressor
+from splitlib.config import choices
 from splitlib.data.text import vocabulary_size
 from splitlib.errors import ConfigError
 from splitlib.models.inserted import INSERTS, Decay, DecayingLinear, insert_options, make_insert
@@ -69,7 +69,7 @@ def test_linear_sends_its_share_of_the_width_and_restores_it(start):
 
 
 def test_the_random_start_follows_the_seed():
-    first, again, other = (trainer_of(TINY.replace(insert="linear", seed=s)).pipeline.state_dict() for s in (0, 0, 1))
+    first, again, other = (trainer_of(TINY.replace(insert="linear", seed=s)).engine.state_dict() for s in (0, 0, 1))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
@@ -123,7 +123,7 @@ def test_the_penalty_counts_once_a_batch(chunks):
         config = DECAYING.replace(chunks=chunks, insert_options={**DECAYING.insert_options, "l1": l1})
         trainer = trainer_of(config)
         assert one_step(trainer) > 0
-        layer = next(m for m in trainer.pipeline.modules() if isinstance(m, DecayingLinear))
+        layer = next(m for m in trainer.engine.modules() if isinstance(m, DecayingLinear))
         gradients[l1] = layer.weight.grad.clone()
     kept = int(64 * 0.8)
     difference = gradients[0.5] - gradients[0.0]
@@ -140,7 +140,7 @@ def test_the_loss_reported_is_without_the_penalty():
 @pytest.mark.parametrize("chunks", [1, 4])
 def test_steps_count_batches_whatever_the_micro_batches_and_evaluations(chunks):
     trainer = trainer_of(DECAYING.replace(chunks=chunks, epochs=1))
-    layers = [module for module in trainer.pipeline.modules() if isinstance(module, DecayingLinear)]
+    layers = [module for module in trainer.engine.modules() if isinstance(module, DecayingLinear)]
     assert len(layers) == 8  # two cuts, two sides, two sets
     trainer.fit(_nowhere(), Progress("test", 1))
     assert [layer.steps_taken for layer in layers] == [6] * 8
@@ -155,7 +155,7 @@ def _nowhere():
 
 def test_bytes_on_the_wire_shrink_with_the_rank():
     trainer = trainer_of(DECAYING)
-    traffic, shares = trainer.pipeline.traffic, []
+    traffic, shares = trainer.engine.traffic, []
     for inputs, labels in trainer.rest_of_epoch(0):
         sent, uncompressed = traffic.sent_bytes, traffic.uncompressed_bytes
         trainer.step(inputs, labels)
@@ -175,13 +175,13 @@ def test_a_resumed_run_goes_on_at_the_same_rank_with_the_same_bits(stop_after, t
     _stop_after(stopped, stop_after, tmp_path / "stopped.pt")
     resumed = trainer_of(DECAYING)
     resumed.restore(tmp_path / "stopped.pt")
-    assert {layer.steps_taken for layer in resumed.decaying} == {stop_after}
+    assert {layer.steps_taken for layer in resumed.updater.decaying} == {stop_after}
     resumed.fit(tmp_path / "stopped.pt", Progress("test", 1))
 
     assert resumed.state.history == whole.state.history
-    assert resumed.pipeline.traffic == whole.pipeline.traffic
-    found = resumed.pipeline.state_dict()
-    for name, tensor in whole.pipeline.state_dict().items():
+    assert resumed.engine.traffic == whole.engine.traffic
+    found = resumed.engine.state_dict()
+    for name, tensor in whole.engine.state_dict().items():
         assert torch.equal(tensor, found[name]), name
 
 
@@ -204,15 +204,15 @@ def _stop_after(trainer: Trainer, steps: int, checkpoint) -> None:
 
 def test_inserted_layers_train_beside_lora():
     trainer = trainer_of(DECAYING.replace(lora_rank=4))
-    before = [layer.weight.clone() for layer in trainer.decaying]
+    before = [layer.weight.clone() for layer in trainer.updater.decaying]
     one_step(trainer)
-    assert all(not torch.equal(old, layer.weight) for old, layer in zip(before, trainer.decaying, strict=True))
+    assert all(not torch.equal(old, layer.weight) for old, layer in zip(before, trainer.updater.decaying, strict=True))
 
 
 def test_the_boundary_knows_the_sender_before_it():
     trainer = trainer_of(TINY.replace(insert="linear", insert_options={"ratio": 0.25}))
     one_step(trainer)
-    boundaries = [module for module in trainer.pipeline.modules() if isinstance(module, Boundary)]
+    boundaries = [module for module in trainer.engine.modules() if isinstance(module, Boundary)]
     assert [boundary.shrinkage() for boundary in boundaries] == [4.0, 4.0]
 
 
@@ -231,7 +231,7 @@ def test_the_ratio_of_conv_inserts_counts_what_they_save():
 
 
 def test_every_insert_can_be_chosen():
-    assert ("none", *INSERTS) == config_module.INSERTS
+    assert ("none", *INSERTS) == choices.INSERTS
     assert set(insert_options()) == {"ratio", "start", "steps", "rate", "iterations", "l1", "token_rate"}
 
 

@@ -74,6 +74,16 @@ def test_a_study_runs_its_rows_and_tells_the_workbook(tmp_path, monkeypatch):
     assert not table["document_settings"].any(), "shrunk settings are not the document's"
 
 
+def test_a_study_may_run_rows_smaller_than_its_profile():
+    """The override wins over the profile, and such runs are never the document's own."""
+    study, rows = study_of("smoke"), {"none": TINY}
+    runs = study.run(rows, chunks=1, train_samples=32)
+    (record,) = runs["none"]
+    assert (record.config.chunks, record.config.train_samples) == (1, 32)
+    assert record.config.epochs == study.scale(TINY).epochs
+    assert not study.measured(rows, runs)["document_settings"].any()
+
+
 def test_the_documents_settings_are_recognised(monkeypatch):
     """Only a run of exactly the document's config, on real data, may count as its reproduction."""
     study = study_of("smoke")

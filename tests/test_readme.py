@@ -15,10 +15,20 @@ COMMANDS = [line.strip().split("#")[0].strip() for line in README.splitlines() i
 
 
 @pytest.mark.parametrize(
-    "command", [c for c in COMMANDS if c.startswith("python -m splitlib run") and "--help" not in c]
+    "command",
+    [
+        c
+        for c in COMMANDS
+        if c.startswith(("python -m splitlib run", "python -m splitlib client")) and "--help" not in c
+    ],
 )
 def test_run_commands_mean_a_config(command):
     cli.config_from_options(cli._parser().parse_args(shlex.split(command)[3:]))
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python -m splitlib server")])
+def test_server_commands_parse(command):
+    cli.given_settings(cli._parser().parse_args(shlex.split(command)[3:]))
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python run_all.py")])

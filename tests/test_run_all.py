@@ -90,7 +90,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     )
     write_notebook(folder, "01_good", show, FIGURE, NOTE_RECORDS, parameters=own)
     write_notebook(folder, "02_raises", "before = 1\nraise ValueError('no <good>')", "print('never')")
-    write_notebook(folder, "03_exits", "import os\nprint('last words', flush=True)\nos._exit(3)")
+    write_notebook(folder, "03_exits", "import os, time\nprint('last words', flush=True)\ntime.sleep(1)\nos._exit(3)")
     write_notebook(folder, "04_killed", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
     write_notebook(
         folder, "05_still_runs", "import splitlib\nprint(splitlib.__file__)", parameters="epochs: float = 1  # n\n"

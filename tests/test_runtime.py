@@ -89,3 +89,13 @@ def test_a_terminal_gets_one_bar(monkeypatch, capsys):
             bar.advance(loss=1.0)
     captured = capsys.readouterr()
     assert captured.out == "" and "bar" in captured.err and "\n" not in captured.err.strip()
+
+
+def test_one_device_serves_all_stages_or_each_has_its_own():
+    cpu = torch.device("cpu")
+    assert runtime.pick_devices("cpu", 4) == [cpu] * 4
+    assert runtime.pick_devices("cpu, cpu,cpu", 3) == [cpu] * 3
+    with pytest.raises(ConfigError, match="3 stages need one device, or 3, not the 2 of 'cpu,cpu'"):
+        runtime.pick_devices("cpu,cpu", 3)
+    with pytest.raises(ConfigError, match="unknown device 'gpu'"):
+        runtime.pick_devices("cpu,gpu,cpu", 3)

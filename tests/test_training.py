@@ -12,12 +12,13 @@ from splitlib.config import RunConfig
 from splitlib.data import load_task
 from splitlib.errors import ConfigError, RecordError
 from splitlib.models import build_model
+from splitlib.optimization import make_optimizer
 from splitlib.partition import split
 from splitlib.pipeline import build_pipeline
 from splitlib.progress import Progress
 from splitlib.results import load_record, record_path
 from splitlib.runtime import checkpoints_dir, seed_everything
-from splitlib.training import Trainer, evaluate, make_optimizer
+from splitlib.training import Trainer, evaluate
 from tests.support import TINY, trainer_of
 
 
@@ -28,7 +29,7 @@ def silent(total: int = 1) -> Progress:
 
 def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
     """A copy of everything the model holds."""
-    return {name: tensor.clone() for name, tensor in trainer.pipeline.state_dict().items()}
+    return {name: tensor.clone() for name, tensor in trainer.engine.state_dict().items()}
 
 
 def test_training_lowers_the_loss_and_beats_chance():
@@ -80,7 +81,7 @@ def test_a_stopped_run_goes_on_with_the_same_bits(config, stop_after, tmp_path):
     resumed.fit(tmp_path / "stopped.pt", silent())
 
     assert resumed.state.history == whole.state.history
-    assert resumed.pipeline.traffic == whole.pipeline.traffic
+    assert resumed.engine.traffic == whole.engine.traffic
     for name, tensor in weights(whole).items():
         assert torch.equal(tensor, weights(resumed)[name]), name
 
@@ -178,9 +179,9 @@ def test_schedules_warm_up_and_decay(scheduler, middle):
     trainer = trainer_of(TINY.replace(scheduler=scheduler, warmup=0.5, epochs=4, lr=1.0))
     rates = []
     for _ in range(24):
-        rates.append(trainer.optimizer.param_groups[0]["lr"])
-        trainer.optimizer.step()
-        trainer.scheduler.step()
+        rates.append(trainer.updater.optimizer.param_groups[0]["lr"])
+        trainer.updater.optimizer.step()
+        trainer.updater.scheduler.step()
     assert rates[:13] == pytest.approx([step / 12 for step in range(13)])
     assert rates[18] == pytest.approx(middle, abs=1e-6)
 

@@ -135,8 +135,13 @@ class Compressor(ABC):
         """How hard zstd tries to shrink the body once more, without loss; 0 leaves it as it is."""
         return 0
 
-    def encode(self, x: Tensor) -> Payload:
+    def encode(self, x: Tensor, *, room: int = 0) -> Payload:
         """Return ``x`` encoded. A tensor holding inf or NaN travels as it is, flagged raw: loss scaling needs it whole.
+
+        Args:
+            x: any floating tensor.
+            room: bytes to leave free in the memory before the message, a multiple of eight: a network writes its own
+                header there and sends both at once, without copying.
 
         Raises:
             PayloadError: the dtype is not floating, or there are more than eight dimensions.
@@ -147,13 +152,13 @@ class Compressor(ABC):
         low, high = torch.stack(torch.aminmax(x)).tolist() if x.numel() else (0.0, 0.0)
         raw = not math.isfinite(low) or not math.isfinite(high)  # aminmax passes NaN on
         header = Header(self.code, x.dtype, tuple(x.shape), self.parameters, raw)
-        message = torch.empty(HEADER_BYTES + header.body_nbytes, dtype=torch.uint8, device=x.device)
+        message = torch.empty(room + HEADER_BYTES + header.body_nbytes, dtype=torch.uint8, device=x.device)[room:]
         if raw:
             message[HEADER_BYTES:] = as_bytes(x)
         elif x.numel():
             self.encode_body(x, low, high, message[HEADER_BYTES:])
         if self.zstd_level:
-            header, message = _shrink(header, message, self.zstd_level)
+            header, message = _shrink(header, message, self.zstd_level, room)
         return _sealed(header, message)
 
     @abstractmethod
@@ -215,13 +220,13 @@ def from_bytes(body: Tensor, dtype: torch.dtype) -> Tensor:
     return body.clone().view(dtype)
 
 
-def _shrink(header: Header, message: Tensor, level: int) -> tuple[Header, Tensor]:
+def _shrink(header: Header, message: Tensor, level: int, room: int) -> tuple[Header, Tensor]:
     """Compress the body, unless that would make it longer."""
     shrunk = lossless.shrink(message[HEADER_BYTES:], level)
     if HEADER_BYTES + shrunk.numel() >= message.numel():
         return header, message
-    room = torch.empty(HEADER_BYTES, dtype=torch.uint8, device=message.device)
-    return dataclasses.replace(header, zstd=True), torch.cat([room, shrunk])
+    front = torch.empty(room + HEADER_BYTES, dtype=torch.uint8, device=message.device)
+    return dataclasses.replace(header, zstd=True), torch.cat([front, shrunk])[room:]
 
 
 def _sealed(header: Header, message: Tensor) -> Payload:
@@ -241,5 +246,8 @@ def _word_sum(message: Tensor) -> Tensor:
     if message.storage_offset() % _WORD or not message.is_contiguous():
         message = message.clone(memory_format=torch.contiguous_format)
     whole = message.numel() // _WORD * _WORD
+    total = message[:whole].view(torch.int64).sum()
+    if whole == message.numel():
+        return total
     tail = torch.nn.functional.pad(message[whole:], (0, whole + _WORD - message.numel()))
-    return message[:whole].view(torch.int64).sum() + tail.view(torch.int64).sum()
+    return total + tail.view(torch.int64).sum()

@@ -36,10 +36,10 @@ def _compiled_without_nan(function: Callable[..., Any]) -> Callable[..., Any]:
     return _compiled(function, fastmath={"nnan", "nsz"})
 
 
-def histogram(x: Tensor) -> Tensor:
+def histogram(x: Tensor, every: int) -> Tensor:
     """As :func:`reference.histogram`."""
     bits = x.numpy().view(np.uint32)
-    counts = _share(len(bits), lambda start, stop: _histogram(bits[start:stop]))
+    counts = _share(len(bits), lambda start, stop: _histogram(bits[start:stop], start // BLOCK, every))
     by_bits = torch.from_numpy(np.sum(counts, axis=0, dtype=np.int64))
     # Negative floats come after the positive ones and fall as their bits rise.
     return torch.cat([by_bits[1 << 15 :].flip(0), by_bits[: 1 << 15]])
@@ -47,10 +47,15 @@ def histogram(x: Tensor) -> Tensor:
 
 def write_codes(x: Tensor, edges: Tensor, scaling: Tensor, level_bits: int, bits: int, body: Tensor) -> None:
     """As :func:`reference.write_codes`."""
-    values, limits, scale, packed = x.numpy(), edges.numpy(), scaling.numpy(), body.numpy()
+    values, packed = x.numpy(), body.numpy()
+    limits, low, inverse = edges.numpy(), *scaling.numpy()
+    write: Any = _write_many
+    table: tuple[Any, ...] = (limits, low, inverse)
+    if len(limits) < _MANY_EDGES:
+        write, table = _write_few, ((np.float32(-np.inf), *limits), tuple(low), tuple(inverse))
 
     def work(start: int, stop: int) -> None:
-        _write_codes(values[start:stop], limits, scale, level_bits, bits, _part(packed, start, stop, bits))
+        write(values[start:stop], *table, level_bits, bits, _part(packed, start, stop, bits))
 
     _share(len(values), work)
 
@@ -85,7 +90,7 @@ def write_blocks(x: Tensor, scaling: Tensor, block: int, bits: int, body: Tensor
         part = _part(packed, start, stop, bits)
         _write_blocks(values[start:stop], scale[:, start // block :], block, bits, part)
 
-    _share(len(values), work, multiple=block * BLOCK)
+    _share(len(values), work, multiple=_whole_blocks(block, len(values)))
 
 
 def read_blocks(body: Tensor, table: Tensor, block: int, bits: int, numel: int, limit: float) -> Tensor:
@@ -98,8 +103,13 @@ def read_blocks(body: Tensor, table: Tensor, block: int, bits: int, numel: int, 
         part = _part(packed, start, stop, bits)
         _read_blocks(part, ranges[:, start // block :], block, bits, limit, out[start:stop])
 
-    _share(numel, work, multiple=block * BLOCK)
+    _share(numel, work, multiple=_whole_blocks(block, numel))
     return result
+
+
+def _whole_blocks(block: int, numel: int) -> int:
+    """Return what a thread's share is a multiple of: whole blocks, unless one block holds everything."""
+    return block * BLOCK if block < numel else BLOCK
 
 
 def _part(packed: np.ndarray, start: int, stop: int, bits: int) -> np.ndarray:
@@ -126,83 +136,62 @@ if hasattr(os, "register_at_fork"):
 
 
 @_compiled
-def _histogram(bits: np.ndarray) -> np.ndarray:
+def _histogram(bits: np.ndarray, first_block: int, every: int) -> np.ndarray:
     # Equal neighbours, as after a ReLU, would wait for each other in a single table.
     even, odd = np.zeros(1 << 16, np.uint32), np.zeros(1 << 16, np.uint32)
-    for i in range(len(bits) // 2):
-        even[bits[2 * i] >> np.uint32(16)] += np.uint32(1)
-        odd[bits[2 * i + 1] >> np.uint32(16)] += np.uint32(1)
-    if len(bits) % 2:
-        even[bits[-1] >> np.uint32(16)] += np.uint32(1)
+    for start in range(0, len(bits), BLOCK):
+        values = bits[start : start + BLOCK]
+        offset = (first_block + start // BLOCK) % every
+        for i in range(offset, len(values) - every, 2 * every):
+            even[values[i] >> np.uint32(16)] += np.uint32(1)
+            odd[values[i + every] >> np.uint32(16)] += np.uint32(1)
+        taken = (len(values) - offset + every - 1) // every
+        if taken % 2:
+            even[values[offset + (taken - 1) * every] >> np.uint32(16)] += np.uint32(1)
     return even + odd
 
 
 @_compiled
-def _write_codes(
-    x: np.ndarray, edges: np.ndarray, scaling: np.ndarray, level_bits: int, bits: int, out: np.ndarray
-) -> None:
-    codes, first = np.zeros(BLOCK, np.int32), np.zeros(BLOCK, np.int32)
-    low, inverse = np.full(BLOCK, scaling[0, 0]), np.full(BLOCK, scaling[1, 0])
+def _write_few(x: np.ndarray, edges: Any, low: Any, inverse: Any, level_bits: int, bits: int, out: np.ndarray) -> None:
+    """The bins' numbers come as tuples, whose length is known when this is compiled: they stay in registers."""
+    codes = np.empty(BLOCK, np.int32)
+    top = np.float32((1 << level_bits) - 1)
     for start in range(0, len(x), BLOCK):
         values = x[start : start + BLOCK]
-        if len(edges) >= _MANY_EDGES:
-            _search(values, edges, scaling, level_bits, first, low, inverse)
-        elif len(edges):
-            _compare(values, edges, scaling, level_bits, first, low, inverse)
-        _quantize(values, first, low, inverse, level_bits, codes)
+        for j in range(len(values)):
+            first, bin_low, bin_inverse = np.int32(0), low[0], inverse[0]
+            for k in range(1, len(edges)):
+                above = values[j] >= edges[k]
+                first = np.int32(k << level_bits) if above else first
+                bin_low = low[k] if above else bin_low
+                bin_inverse = inverse[k] if above else bin_inverse
+            codes[j] = first + _level(values[j], bin_low, bin_inverse, top)
         _pack(codes[: len(values)], bits, out[start * bits // 8 :])
 
 
 @_compiled
-def _compare(
-    x: np.ndarray,
-    edges: np.ndarray,
-    scaling: np.ndarray,
-    level_bits: int,
-    first: np.ndarray,
-    low: np.ndarray,
-    inverse: np.ndarray,
+def _write_many(
+    x: np.ndarray, edges: np.ndarray, low: np.ndarray, inverse: np.ndarray, level_bits: int, bits: int, out: np.ndarray
 ) -> None:
-    for j in range(len(x)):
-        first[j], low[j], inverse[j] = 0, scaling[0, 0], scaling[1, 0]
-    for k in range(len(edges)):
-        edge, code = edges[k], np.int32((k + 1) << level_bits)
-        bin_low, bin_inverse = scaling[0, k + 1], scaling[1, k + 1]
-        for j in range(len(x)):
-            above = x[j] >= edge
-            first[j] = code if above else first[j]
-            low[j] = bin_low if above else low[j]
-            inverse[j] = bin_inverse if above else inverse[j]
-
-
-@_compiled
-def _search(
-    x: np.ndarray,
-    edges: np.ndarray,
-    scaling: np.ndarray,
-    level_bits: int,
-    first: np.ndarray,
-    low: np.ndarray,
-    inverse: np.ndarray,
-) -> None:
-    for j in range(len(x)):
-        k, beyond = 0, len(edges)  # as many edges as lie at or below the value
-        while k < beyond:
-            middle = (k + beyond) // 2
-            if edges[middle] <= x[j]:
-                k = middle + 1
-            else:
-                beyond = middle
-        first[j], low[j], inverse[j] = k << level_bits, scaling[0, k], scaling[1, k]
-
-
-@_compiled
-def _quantize(
-    x: np.ndarray, first: np.ndarray, low: np.ndarray, inverse: np.ndarray, level_bits: int, codes: np.ndarray
-) -> None:
+    codes = np.empty(BLOCK, np.int32)
     top = np.float32((1 << level_bits) - 1)
-    for j in range(len(x)):
-        codes[j] = first[j] + np.int32(min(np.rint((x[j] * np.float32(0.5) - low[j]) * inverse[j]), top))
+    for start in range(0, len(x), BLOCK):
+        values = x[start : start + BLOCK]
+        for j in range(len(values)):
+            k, beyond = 0, len(edges)  # as many edges as lie at or below the value
+            while k < beyond:
+                middle = (k + beyond) // 2
+                if edges[middle] <= values[j]:
+                    k = middle + 1
+                else:
+                    beyond = middle
+            codes[j] = (k << level_bits) + _level(values[j], low[k], inverse[k], top)
+        _pack(codes[: len(values)], bits, out[start * bits // 8 :])
+
+
+@_compiled
+def _level(x: np.float32, low: np.float32, inverse: np.float32, top: np.float32) -> np.int32:
+    return np.int32(min(np.rint((x * np.float32(0.5) - low) * inverse), top))
 
 
 @_compiled
@@ -267,8 +256,19 @@ def _unpack(packed: np.ndarray, bits: int, codes: np.ndarray) -> None:
 
 @_compiled
 def _read_codes(packed: np.ndarray, table: np.ndarray, bits: int, out: np.ndarray) -> None:
+    """Looking up is what takes the time: the documents' widths do it while unpacking."""
+    if bits == 8:
+        for j in range(len(out)):
+            out[j] = table[packed[j]]
+        return
+    done = 0
+    if bits == 12:
+        done = len(out) // 2 * 2
+        for j in range(done // 2):
+            low, middle, high = np.int32(packed[3 * j]), np.int32(packed[3 * j + 1]), np.int32(packed[3 * j + 2])
+            out[2 * j], out[2 * j + 1] = table[low | (middle & 15) << 8], table[middle >> 4 | high << 4]
     codes = np.empty(BLOCK, np.int32)
-    for start in range(0, len(out), BLOCK):
+    for start in range(done, len(out), BLOCK):
         values = out[start : start + BLOCK]
         _unpack(packed[start * bits // 8 :], bits, codes[: len(values)])
         for j in range(len(values)):
@@ -287,22 +287,24 @@ def _extremes(x: np.ndarray, block: int, out: np.ndarray) -> None:
 
 @_compiled
 def _write_blocks(x: np.ndarray, scaling: np.ndarray, block: int, bits: int, out: np.ndarray) -> None:
-    codes = np.empty(block, np.int32)
+    codes = np.empty(BLOCK, np.int32)
     top = np.float32((1 << bits) - 1)
-    for start in range(0, len(x), block):
-        values = x[start : start + block]
-        low, inverse = scaling[0, start // block], scaling[1, start // block]
-        for j in range(len(values)):
-            codes[j] = np.int32(min(np.rint((values[j] * np.float32(0.5) - low) * inverse), top))
-        _pack(codes[: len(values)], bits, out[start * bits // 8 :])
+    for first in range(0, len(x), block):
+        low, inverse = scaling[0, first // block], scaling[1, first // block]
+        for start in range(first, min(first + block, len(x)), BLOCK):
+            values = x[start : min(start + BLOCK, first + block)]
+            for j in range(len(values)):
+                codes[j] = _level(values[j], low, inverse, top)
+            _pack(codes[: len(values)], bits, out[start * bits // 8 :])
 
 
 @_compiled
 def _read_blocks(packed: np.ndarray, table: np.ndarray, block: int, bits: int, limit: float, out: np.ndarray) -> None:
-    codes = np.empty(block, np.int32)
-    for start in range(0, len(out), block):
-        values = out[start : start + block]
-        low, step = np.float64(table[0, start // block]), np.float64(table[1, start // block])
-        _unpack(packed[start * bits // 8 :], bits, codes[: len(values)])
-        for j in range(len(values)):
-            values[j] = np.float32(max(min(low + codes[j] * step, limit), -limit))
+    codes = np.empty(BLOCK, np.int32)
+    for first in range(0, len(out), block):
+        low, step = np.float64(table[0, first // block]), np.float64(table[1, first // block])
+        for start in range(first, min(first + block, len(out)), BLOCK):
+            values = out[start : min(start + BLOCK, first + block)]
+            _unpack(packed[start * bits // 8 :], bits, codes[: len(values)])
+            for j in range(len(values)):
+                values[j] = np.float32(max(min(low + codes[j] * step, limit), -limit))

@@ -24,6 +24,8 @@ MAX_RANK = 2**16 - 1
 _TAME = (1e-12, 1e12)
 # A share of noise in every start: a basis at right angles to the next tensor could not turn towards it otherwise.
 _NOISE = 1e-3
+# What a row of length 1 must have left beside the rows before it. Above this, float32 keeps right angles to about 1e-5.
+_NEARLY = 0.1
 
 
 @dataclass(kw_only=True)
@@ -85,7 +87,7 @@ class PowerIteration(Compressor):
             turn = torch.arange(count, device=matrices.device) % len(self.state)
             basis, rounds = self.state.to(matrices.device)[turn] + _NOISE * noise, self.iterations
         for _ in range(rounds):
-            basis = torch.linalg.qr((basis @ matrices @ matrices.mT).mT).Q.mT
+            basis = _orthonormal(basis @ matrices @ matrices.mT)
         self.state = basis
         return basis
 
@@ -111,6 +113,21 @@ class PowerIteration(Compressor):
         projection = projection if scale == 1.0 else projection / scale
         product = basis.mT @ projection if len(header.shape) > 3 else projection.mT @ basis
         return product if scale == 1.0 else product.clamp(-limit / scale, limit / scale) * scale
+
+
+def _orthonormal(rows: Tensor) -> Tensor:
+    """Return rows [B, r, n] that span the same, at right angles and of length 1.
+
+    Started warm, rows come nearly at right angles. Then a Cholesky factor of their products serves, at a fraction of
+    the cost of the QR decomposition that all others need.
+    """
+    scaled = rows / rows.norm(dim=2, keepdim=True)
+    factor, failed = torch.linalg.cholesky_ex(scaled @ scaled.mT)
+    least, most = torch.stack(torch.aminmax(factor.diagonal(dim1=1, dim2=2))).tolist()
+    if bool(failed.any()) or not _NEARLY < least <= most < 1 + _NEARLY:  # above 1 where the lengths underflowed
+        return torch.linalg.qr(rows.mT).Q.mT
+    eye = torch.eye(rows.shape[1], device=rows.device).expand_as(factor)
+    return torch.linalg.solve_triangular(factor, eye, upper=False) @ scaled
 
 
 def _matrix_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:

@@ -7,10 +7,17 @@ from torch import Tensor
 
 from splitlib.compressors.packing import pack, unpack
 
+STRIPE = 1024  # values after which the histogram's stride starts one further on
 
-def histogram(x: Tensor) -> Tensor:
-    """Count the values (1-d float32) by the leading 16 bits of their place in the order: [2^16] int64."""
-    bits = x.view(torch.int32)
+
+def histogram(x: Tensor, every: int) -> Tensor:
+    """Count the values (1-d float32) by the leading 16 bits of their place in the order: [2^16] int64.
+
+    One value in ``every`` is counted, ``every`` being a power of two; which one moves on with each stripe, so that no
+    row or column of an image is left out.
+    """
+    place = torch.arange(len(x), device=x.device)
+    bits = x[place % every == place // STRIPE % every].view(torch.int32)
     # Negative floats fall as their bits rise; flipping them makes the order of the bits that of the values.
     keys = torch.where(bits < 0, ~bits, bits ^ -(1 << 31)) >> 16
     return torch.bincount((keys & 0xFFFF).long(), minlength=1 << 16)
@@ -46,13 +53,18 @@ def extremes(x: Tensor, block: int) -> Tensor:
 
 def write_blocks(x: Tensor, scaling: Tensor, block: int, bits: int, body: Tensor) -> None:
     """Quantize values block by block, each by its own column of ``scaling`` [2, blocks], and write packed codes."""
-    body.copy_(pack(_levels(x, scaling.repeat_interleave(block, dim=1)[:, : len(x)], bits), bits))
+    body.copy_(pack(_levels(x, _by_value(scaling, block, len(x)), bits), bits))
 
 
 def read_blocks(body: Tensor, table: Tensor, block: int, bits: int, numel: int, limit: float) -> Tensor:
     """Return the value (1-d) of each of ``numel`` codes by its block's minimum and step, held within ``limit``."""
-    low, step = table.double().repeat_interleave(block, dim=1)[:, :numel]
+    low, step = _by_value(table.double(), block, numel)
     return (low + step * unpack(body, bits, numel)).clamp_(-limit, limit).float()
+
+
+def _by_value(columns: Tensor, block: int, numel: int) -> Tensor:
+    """Return each value's block's column, [2, numel]; the only block's column, [2, 1], serves all."""
+    return columns if block >= numel else columns.repeat_interleave(block, dim=1)[:, :numel]
 
 
 def _levels(x: Tensor, scaling: Tensor, bits: int) -> Tensor:

@@ -85,7 +85,7 @@ class BinnedQuantization(Quantizer):
 
 @dataclass(frozen=True, kw_only=True)
 class SortQuantization(BinnedQuantization):
-    """Bins by a rule over the whole tensor: ``edges`` is equal_count (the documents'), equal_range or cube_root."""
+    """Bins by a rule over the whole tensor, ``edges``: equal_count is the documents', :data:`edges.RULES` has all."""
 
     code: ClassVar[int] = 3
     edges: str = "equal_count"

@@ -15,7 +15,6 @@ from splitlib.compressors.quantizer import (
     Quantizer,
     level_scaling,
     level_table,
-    level_values,
     loops,
 )
 from splitlib.errors import ConfigError, PayloadError
@@ -52,10 +51,7 @@ class UniformQuantization(Quantizer):
         table = level_table(run.extremes(flat, self.block) if self.block else ends, self.bits)
         split = RANGE_BYTES * table.shape[1]
         body[:split] = as_bytes(table)
-        if self.block:
-            run.write_blocks(flat, level_scaling(table), self.block, self.bits, body[split:])
-        else:
-            run.write_codes(flat, flat[:0], level_scaling(table), self.bits, self.bits, body[split:])
+        run.write_blocks(flat, level_scaling(table), self.block or len(flat), self.bits, body[split:])
 
     @classmethod
     def body_nbytes(cls, header: Header) -> int:
@@ -67,13 +63,11 @@ class UniformQuantization(Quantizer):
 
     @classmethod
     def decode_body(cls, body: Tensor, header: Header) -> Tensor:
-        """Look each code's value up in the table of all levels, or compute it from its block's minimum and step."""
-        (bits, block), run, split = header.parameters[:2], loops(body.device), RANGE_BYTES * _blocks(header)
+        """Compute each value from its code and its block's minimum and step."""
+        (bits, block), numel, split = header.parameters[:2], header.numel, RANGE_BYTES * _blocks(header)
         table = from_bytes(body[:split], torch.float32).reshape(2, -1)
-        if block:
-            limit = torch.finfo(header.dtype).max
-            return run.read_blocks(body[split:], table, block, bits, header.numel, limit)
-        return run.read_codes(body[split:], level_values(table, bits, header.dtype), bits, header.numel)
+        limit = torch.finfo(header.dtype).max
+        return loops(body.device).read_blocks(body[split:], table, block or numel, bits, numel, limit)
 
 
 def _blocks(header: Header) -> int:

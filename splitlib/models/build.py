@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from torch import nn
@@ -9,7 +10,19 @@ from transformers import PreTrainedModel
 
 from splitlib.config import RunConfig
 from splitlib.errors import ConfigError
-from splitlib.models import mobilenet, roberta
+from splitlib.models import mobilenet, reference, roberta
+
+# What 004 compares, and small ones of the same kinds: from a number of classes to a model with random weights.
+REFERENCE_MODELS: Mapping[str, Callable[[int], nn.Module]] = {
+    "mobilenet_v2": lambda labels: mobilenet.mobilenet_v2(labels, weights="random"),
+    "mobilenet_v2_tiny": mobilenet.mobilenet_v2_tiny,
+    "roberta-base": lambda labels: roberta.random_encoder("roberta-base", labels),
+    "roberta_tiny": roberta.roberta_tiny,
+    "vgg13": reference.vgg_13,
+    "vgg13_tiny": reference.vgg_13_tiny,
+    "resnet101": reference.resnet_101,
+    "amoebanet": reference.amoebanet_d,
+}
 
 
 def build_model(config: RunConfig, *, num_labels: int, hub: Path | None = None) -> nn.Module:
@@ -42,3 +55,19 @@ def _text(config: RunConfig, num_labels: int, hub: Path | None) -> PreTrainedMod
     if config.max_length is not None and config.max_length > longest:
         raise ConfigError(f"max_length {config.max_length} is more than the {longest} tokens {name} has positions for")
     return model
+
+
+def build_reference(name: str, num_labels: int) -> nn.Module:
+    """Return a model of :data:`REFERENCE_MODELS` with random weights, for times and counts.
+
+    >>> import torch
+    >>> with torch.device("meta"):
+    ...     sum(p.numel() for p in build_reference("vgg13", 1000).parameters())
+    133047848
+
+    Raises:
+        ConfigError: the name is unknown.
+    """
+    if name not in REFERENCE_MODELS:
+        raise ConfigError(f"unknown model {name!r}; choose from {', '.join(REFERENCE_MODELS)}")
+    return REFERENCE_MODELS[name](num_labels)

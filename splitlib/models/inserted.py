@@ -6,7 +6,7 @@ The sending side shrinks the tensor, the receiving side restores it: convolution
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -113,6 +113,33 @@ class DecayingLinearInsert:
             return sender, receiver
         token_sender, token_receiver = self._set(length, self.token_rate, along_tokens=True)
         return nn.Sequential(sender, token_sender), nn.Sequential(token_receiver, receiver)
+
+    def share(self, width: int, length: int, step: int) -> float:
+        """Return the share of hidden states [B, ``length``, ``width``] that crosses after ``step`` training steps."""
+        kept = Decay(width, self.steps, self.rate, self.iterations).kept(step) / width
+        if not self.token_rate:
+            return kept
+        return kept * Decay(length, self.steps, self.token_rate, self.iterations).kept(step) / length
+
+    def shortened(self, share: float) -> DecayingLinearInsert:
+        """Return the schedule for a run of ``share`` times as many steps, at most 1.
+
+        It ends after the same share of the run and at the same share of the width; cuts that would come less than a
+        step apart become one.
+
+        >>> DecayingLinearInsert(steps=100, rate=0.9, iterations=9).shortened(0.05).steps
+        5
+        """
+        end = self.steps * self.iterations * share
+        cuts = max(1, min(self.iterations, round(end)))
+        merged = self.iterations / cuts
+        return replace(
+            self,
+            steps=max(1, round(end / cuts)),
+            rate=self.rate**merged,
+            iterations=cuts,
+            token_rate=self.token_rate**merged,
+        )
 
     def _set(self, size: int, rate: float, *, along_tokens: bool) -> Pair:
         decay = Decay(size, self.steps, rate, self.iterations)

@@ -14,92 +14,126 @@ from splitlib.compressors import Compressor
 from splitlib.errors import ConfigError
 from splitlib.partition import Sender
 from splitlib.pipeline.boundary import Boundary, Traffic
+from splitlib.pipeline.engine import Engine, Scale, batch_loss
+from splitlib.pipeline.recompute import recomputed, run_twice
+from splitlib.pipeline.stage import Clock, Stage
 
-PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
+class _Counted(nn.Module):
+    """A stage behind its boundary, for torchgpipe, which calls it with one micro-batch after the other."""
 
-class _Autocast(nn.Module):
-    """Run a stage under autocast. torchgpipe's worker threads do not inherit it, so each stage enters it itself."""
-
-    def __init__(self, stage: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, stage: Stage, boundary: Boundary | None) -> None:
         super().__init__()
-        self.stage, self.dtype, self.device_type = stage, dtype, device.type
+        self.boundary, self.stage, self.calls = boundary, stage, 0
+        self.twice = 0
+        """How many micro-batches, from the first, are run again in the backward pass."""
 
     def forward(self, values: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        with torch.autocast(self.device_type, dtype=self.dtype):
-            return self.stage(values)
+        if self.boundary is not None:
+            values = self.boundary(values)
+        micro_batch, self.calls = self.calls, self.calls + 1
+        if micro_batch < self.twice:
+            return run_twice(self.stage, values, micro_batch)
+        return self.stage(values, micro_batch)
 
 
-class Pipeline(nn.Module):
+class Pipeline(Engine):
     """The stages as one module: inputs to logits, micro-batched, differentiable.
 
-    The loss is taken over the whole batch's logits, so gradients are the unsplit batch's (the original back-propagated
-    each micro-batch's mean undivided, which made them ``chunks`` times larger).
+    With the loss ``mean``, taken over the whole batch's logits, gradients are the unsplit batch's. With ``sum`` each
+    micro-batch's mean is back-propagated undivided, as the original did: gradients are as many times larger as there
+    are micro-batches.
     """
 
-    def __init__(self, gpipe: GPipe, traffic: Traffic) -> None:
+    def __init__(self, gpipe: GPipe, traffic: Traffic, clock: Clock, *, recompute: str, micro_batch_loss: str) -> None:
         super().__init__()
-        self.gpipe, self.traffic = gpipe, traffic
+        self.gpipe, self.traffic, self.clock = gpipe, traffic, clock
+        self.recompute, self.micro_batch_loss = recompute, micro_batch_loss
+        self.device = gpipe.devices[-1]
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return logits [B, classes] on the last stage's device."""
+        keeps_graph = self.training and torch.is_grad_enabled()
+        twice = recomputed(self.recompute, len(inputs[0].chunk(self.gpipe.chunks))) if keeps_graph else 0
+        for module in self.modules():
+            if isinstance(module, _Counted):
+                module.calls, module.twice = 0, twice
         first = self.gpipe.devices[0]
         (logits,) = self.gpipe(tuple(x.to(first, non_blocking=True) for x in inputs))
         return logits
 
-    def _compressors(self) -> list[Compressor]:
+    def train_batch(self, inputs: tuple[Tensor, ...], labels: Tensor, *, step: int, scale: Scale) -> float:
+        """As :meth:`Engine.train_batch`."""
+        self.clock.step = step
+        logits = self(*inputs)
+        loss = batch_loss(logits, labels)
+        if self.micro_batch_loss == "sum":
+            parts = zip(logits.chunk(self.gpipe.chunks), labels.chunk(self.gpipe.chunks), strict=True)
+            scale(torch.stack([batch_loss(*part) for part in parts]).sum()).backward()
+        else:
+            scale(loss).backward()
+        return loss.item()
+
+    def compressors(self) -> list[Compressor]:
+        """As :meth:`Engine.compressors`."""
         boundaries = [module for module in self.modules() if isinstance(module, Boundary)]
         return [codec for boundary in boundaries for codec in (boundary.activations, boundary.gradients)]
 
-    def compressor_state(self) -> list[Tensor | None]:
-        """Return what the compressors have learnt, cut by cut, activations before gradients."""
-        return [codec.state for codec in self._compressors()]
-
-    def load_compressor_state(self, states: Sequence[Tensor | None]) -> None:
-        """Give the compressors back what :meth:`compressor_state` returned."""
-        for codec, state in zip(self._compressors(), states, strict=True):
-            if state is not None:
-                codec.state = state
-
 
 def build_pipeline(
-    stages: Sequence[nn.Module],
+    parts: Sequence[nn.Module],
     *,
     devices: Sequence[torch.device],
     chunks: int,
     activations: Compressor | Sequence[Compressor],
     gradients: Compressor | Sequence[Compressor],
     precision: str = "fp32",
+    seed: int = 0,
+    recompute: str = "never",
+    batch_norm: str = "micro_batch",
+    micro_batch_loss: str = "mean",
 ) -> Pipeline:
-    """Return ``stages`` as a torchgpipe pipeline with a boundary before each stage but the first.
+    """Return ``parts`` as a torchgpipe pipeline with a boundary before each stage but the first.
 
     Args:
-        stages: modules that map a tuple of tensors to a tuple of tensors; moved to their devices.
+        parts: modules that map a tuple of tensors to a tuple of tensors; moved to their devices.
         devices: one for each stage; a device may serve several.
-        chunks: micro-batches. Batch norm normalises each by its own statistics and updates its running ones with each.
+        chunks: micro-batches.
         activations: encodes what goes forward: one compressor for all cuts, or one for each. Every cut and direction
             works with its own copy, since compressors may learn from the tensors they encode.
         gradients: encodes what comes back, in the same way.
         precision: fp32, or the dtype every stage autocasts to.
+        seed: what dropout depends on, beside the step.
+        recompute: which micro-batches a stage runs again in the backward pass instead of keeping their activations:
+            ``never``, ``except_last`` or ``always``. Losses and weights are the same bit for bit.
+        batch_norm: either way, each micro-batch is normalised by its own statistics. ``micro_batch`` moves the running
+            ones with each of them, so they forget faster the more there are. ``deferred``, torchgpipe's, moves them
+            once a batch, but towards the biased variance, and only after ``chunks`` micro-batches.
+        micro_batch_loss: ``mean`` or ``sum``, see :class:`Pipeline`.
 
     Raises:
         ConfigError: devices and stages differ in number, or the precision is not one this device can train in.
     """
-    if len(devices) != len(stages):
-        raise ConfigError(f"{len(stages)} stages need {len(stages)} devices, not {len(devices)}")
+    if len(devices) != len(parts):
+        raise ConfigError(f"{len(parts)} stages need {len(parts)} devices, not {len(devices)}")
     check_precision(precision, devices)
-    traffic = Traffic()
-    codecs = list(zip(_copies(activations, len(stages) - 1), _copies(gradients, len(stages) - 1), strict=True))
-    parts = []
-    for index, (stage, device) in enumerate(zip(stages, devices, strict=True)):
-        part = _Autocast(stage, PRECISIONS[precision], device) if precision in PRECISIONS else stage
-        if index:
-            part = nn.Sequential(Boundary(*codecs[index - 1], traffic, _shrinkage(stages[index - 1])), part)
-        parts.append(part)
+    traffic, clock = Traffic(), Clock(seed)
+    cuts = len(parts) - 1
+    codecs = zip(_copies(activations, cuts), _copies(gradients, cuts), strict=True)
+    boundaries = [Boundary(*pair, traffic, shrinkage(sender)) for pair, sender in zip(codecs, parts[:-1], strict=True)]
+    stages = [
+        _Counted(Stage(part, index, clock, precision, device), boundary)
+        for index, (part, device, boundary) in enumerate(zip(parts, devices, [None, *boundaries], strict=True))
+    ]
     gpipe = GPipe(
-        nn.Sequential(*parts), balance=[1] * len(parts), devices=list(devices), chunks=chunks, checkpoint="never"
+        nn.Sequential(*stages),
+        balance=[1] * len(stages),
+        devices=list(devices),
+        chunks=chunks,
+        checkpoint="never",  # a stage recomputes by itself, see splitlib.pipeline.recompute
+        deferred_batch_norm=batch_norm == "deferred",
     )
-    return Pipeline(gpipe, traffic)
+    return Pipeline(gpipe, traffic, clock, recompute=recompute, micro_batch_loss=micro_batch_loss)
 
 
 def _copies(codecs: Compressor | Sequence[Compressor], cuts: int) -> list[Compressor]:
@@ -110,7 +144,7 @@ def _copies(codecs: Compressor | Sequence[Compressor], cuts: int) -> list[Compre
     return [copy.deepcopy(codec) for codec in each]
 
 
-def _shrinkage(stage: nn.Module) -> Callable[[], float]:
+def shrinkage(stage: nn.Module) -> Callable[[], float]:
     """Return how to ask by how much the layers inserted at the end of ``stage`` shrank what it sent."""
     senders = [module for module in stage.modules() if isinstance(module, Sender)]
     return lambda: math.prod(sender.shrinkage for sender in senders)

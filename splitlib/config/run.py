@@ -10,60 +10,49 @@ import dataclasses
 import hashlib
 import json
 import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from splitlib.config.checks import check_choices, check_combinations, check_ranges, check_types
+from splitlib.config.choices import (
+    DEFAULT_ADAM_BETA2,
+    DEFAULT_ADAM_EPS,
+    DEFAULT_IMAGE_SIZE,
+    DEFAULT_MAX_LENGTH,
+    DEFAULT_MODEL,
+    DEFAULT_MOMENTUM,
+    DEFAULT_PARTITION,
+    DEFAULT_STAGES,
+    ENGINES,
+    FREE_PARTITIONS,
+    INSERTS,
+    PARTITIONS,
+    SCHEDULES,
+    TEXT_TASKS,
+    VISION_TASKS,
+    Scalar,
+    task_kind,
+)
 from splitlib.errors import ConfigError
 
-# A record's key covers this number: raise it when the same config would no longer give the same result.
+# A record's key covers this number: raise it when the same config would mean another run. New random draws change the
+# digits but not the meaning, as another version of torch does; a record names the versions that made it.
 SCHEMA = 1
 # Fields younger than the first records, each with the value that means what its absence meant. A key leaves them out at
 # that value, so that the records of runs that do not use them stay valid.
-_NEWER_FIELDS: Mapping[str, Any] = {"insert": "none", "insert_options": {}}
-
-VISION_TASKS = ("cifar10", "cifar100", "food101")
-TEXT_TASKS = ("cola", "rte")
-VISION_MODELS = ("mobilenet_v2", "mobilenet_v2_tiny")
-PARTITIONS = {
-    "vision": (
-        "none",
-        "first_last",
-        "first_two_last_two",
-        "conv_insert_type_1",
-        "conv_insert_type_2",
-        "conv_insert_type_3",
-        "conv_insert_wide",
-        "conv_insert_counted",
-        "even",
-    ),
-    "text": ("none", "condition_1", "condition_2", "condition_3", "even"),
+_NEWER_FIELDS: Mapping[str, Any] = {
+    "insert": "none",
+    "insert_options": {},
+    "stages": 3,
+    "cuts": "",
+    "recompute": "never",
+    "batch_norm": "micro_batch",
+    "micro_batch_loss": "mean",
+    "replicas": 1,
+    "engine": "in_process",
+    "schedule": "gpipe",
 }
-# The layers of splitlib.models.inserted that go around the cuts of a text model.
-INSERTS = ("none", "linear", "decaying_linear")
-DEFAULT_MODEL = {"vision": "mobilenet_v2", "text": "roberta-base"}
-DEFAULT_PARTITION = {"vision": "first_last", "text": "condition_1"}
-DEFAULT_IMAGE_SIZE = 224
-DEFAULT_MAX_LENGTH = 128
-DEFAULT_MOMENTUM = 0.0
-DEFAULT_ADAM_EPS = 1e-8
-DEFAULT_ADAM_BETA2 = 0.999
-
-Scalar = int | float | str
-
-
-def task_kind(task: str) -> str:
-    """Return ``"vision"`` or ``"text"``.
-
-    >>> task_kind("rte")
-    'text'
-    """
-    if task in VISION_TASKS:
-        return "vision"
-    if task in TEXT_TASKS:
-        return "text"
-    raise ConfigError(f"unknown task {task!r}; choose from {', '.join(VISION_TASKS + TEXT_TASKS)}")
 
 
 def _setting(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
@@ -109,11 +98,12 @@ class RunConfig:
     partition: str | None = _setting(
         None,
         "where the model is cut; none trains it whole. "
-        + " ".join(
-            f"{kind}: {', '.join(p[1:])} (default {DEFAULT_PARTITION[kind]})." for kind, p in PARTITIONS.items()
-        ),
+        + " ".join(f"{kind}: {', '.join(p[1:])} (default {DEFAULT_PARTITION[kind]})." for kind, p in PARTITIONS.items())
+        + f" Both: {', '.join(FREE_PARTITIONS)}.",
     )
     chunks: int = _setting(1, "micro-batches a batch is cut into")
+    stages: int = _setting(DEFAULT_STAGES, "parts of the partition balanced, of equal shares of the work each")
+    cuts: str = _setting("", "where the partition custom cuts, such as '3,10': units before each cut")
     insert: str = _setting("none", "text: layers inserted around each cut, which train with the model", INSERTS)
     insert_options: Mapping[str, Scalar] = _setting({}, "parameters of the inserted layers")
     compressor: str = _setting("none", "what encodes activations at a cut")
@@ -122,6 +112,31 @@ class RunConfig:
     )
     gradient_compressor: str = _setting("same", "what encodes gradients at a cut; same: as the activations")
     gradient_options: Mapping[str, Scalar] = _setting({}, "parameters of the gradients' compressor")
+    engine: str = _setting(
+        "in_process",
+        "what runs the stages: torchgpipe, the two machines' code in one process, or two machines; "
+        "or replicas of the unsplit model, one process each",
+        ENGINES,
+    )
+    schedule: str = _setting(
+        "gpipe",
+        "between client and server: all micro-batches forward and then back, or each back as soon as it can",
+        SCHEDULES,
+    )
+    replicas: int = _setting(1, "data_parallel: processes, each with a device and an equal share of every batch")
+    recompute: str = _setting(
+        "never",
+        "run a micro-batch's stages again in the backward pass, to save memory",
+        ("never", "except_last", "always"),
+    )
+    batch_norm: str = _setting(
+        "micro_batch",
+        "what running statistics follow: each micro-batch, or the whole batch (deferred, as torchgpipe does it)",
+        ("micro_batch", "deferred"),
+    )
+    micro_batch_loss: str = _setting(
+        "mean", "what is back-propagated: the batch's mean, or the sum of its micro-batches' means", ("mean", "sum")
+    )
 
     # Training
     epochs: int = _setting(20, "passes over the training data")
@@ -140,12 +155,12 @@ class RunConfig:
     seed: int = _setting(0, "of initialisation, data order, augmentation and dropout")
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        check_types(self)
         kind = task_kind(self.task)
         self._fill_defaults(kind)
-        _check_choices(self)
-        _check_ranges(self)
-        _check_combinations(self, kind)
+        check_choices(self)
+        check_ranges(self)
+        check_combinations(self, kind)
 
     def _fill_defaults(self, kind: str) -> None:
         """Replace ``None`` by the task's usual value, once, so that equal runs compare equal."""
@@ -209,6 +224,18 @@ class RunConfig:
         return RunConfig.from_dict(values)
 
     @property
+    def cut_positions(self) -> tuple[int, ...]:
+        """Units before each cut of the partition ``custom``; empty for the others."""
+        return tuple(map(int, self.cuts.split(","))) if self.cuts else ()
+
+    @property
+    def cut_count(self) -> int:
+        """How often the partition cuts the model."""
+        if self.partition == "none":
+            return 0
+        return len(self.cut_positions) if self.partition == "custom" else self.stages - 1
+
+    @property
     def effective_gradient_compressor(self) -> tuple[str, Mapping[str, Scalar]]:
         """Name and options of the compressor that gradients really get."""
         if self.gradient_compressor == "same":
@@ -216,95 +243,18 @@ class RunConfig:
         return self.gradient_compressor, self.gradient_options
 
 
-def _check_types(config: RunConfig) -> None:
-    hints = typing.get_type_hints(RunConfig)
-    for f in fields(config):
-        value, wanted = getattr(config, f.name), hints[f.name]
-        if isinstance(value, int) and not isinstance(value, bool) and wanted is float:
-            object.__setattr__(config, f.name, float(value))
-            continue
-        if isinstance(value, Mapping) and typing.get_origin(wanted) is Mapping:
-            continue
-        allowed = typing.get_args(wanted) or (wanted,)
-        if isinstance(value, bool) or not isinstance(value, tuple(t for t in allowed if isinstance(t, type))):
-            names = " or ".join("nothing" if t is type(None) else getattr(t, "__name__", str(t)) for t in allowed)
-            raise ConfigError(f"{f.name} must be {names}, not {value!r}")
+def run_title(config: RunConfig) -> str:
+    """Return a short name for progress lines: task, data, model, partition, what is at the cuts, seed."""
+    at_cut = [_with_options(config.compressor, config.compressor_options)]
+    if config.insert != "none":
+        at_cut.insert(0, _with_options(config.insert, config.insert_options))
+    cut = "unsplit" if config.partition == "none" else ", ".join([str(config.partition), *at_cut])
+    return f"{config.task} ({config.data}), {str(config.model).rsplit('/', 1)[-1]}, {cut}, seed {config.seed}"
 
 
-def _check_choices(config: RunConfig) -> None:
-    for f in fields(config):
-        choices, value = f.metadata["choices"], getattr(config, f.name)
-        if choices and value not in choices:
-            raise ConfigError(f"unknown {f.name} {value!r}; choose from {', '.join(choices)}")
-
-
-def _check_ranges(config: RunConfig) -> None:
-    at_least_one = ("train_samples", "eval_samples", "image_size", "max_length", "chunks", "epochs", "batch_size")
-    for name in at_least_one:
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"{name} must be at least 1, not {value}")
-    for name in ("lora_rank", "weight_decay", "seed"):
-        if not getattr(config, name) >= 0:
-            raise ConfigError(f"{name} must be at least 0, not {getattr(config, name)}")
-    for name in ("lr", "adam_eps"):
-        if not 0 < getattr(config, name) < float("inf"):
-            raise ConfigError(f"{name} must be a positive number, not {getattr(config, name)}")
-    for name in ("momentum", "adam_beta2", "warmup"):
-        if not 0 <= getattr(config, name) < 1:
-            raise ConfigError(f"{name} must be in [0, 1), not {getattr(config, name)}")
-
-
-def _check_combinations(config: RunConfig, kind: str) -> None:
-    if config.partition not in PARTITIONS[kind]:
-        raise ConfigError(
-            f"unknown partition {config.partition!r} for a {kind} task; choose from {', '.join(PARTITIONS[kind])}"
-        )
-    if config.batch_size < config.chunks:
-        raise ConfigError(
-            f"batch_size {config.batch_size} is smaller than chunks {config.chunks}; "
-            "each micro-batch needs at least one sample"
-        )
-    if config.train_samples is not None and config.train_samples < config.batch_size:
-        raise ConfigError(f"train_samples {config.train_samples} is smaller than batch_size {config.batch_size}")
-    _check_kind(config, kind)
-    if config.partition == "none" and (config.compressor != "none" or config.gradient_compressor != "same"):
-        raise ConfigError(f"compressor {config.compressor!r} needs a cut: choose a partition other than 'none'")
-    if config.insert == "none" and config.insert_options:
-        raise ConfigError("insert_options need an insert other than 'none'")
-    if config.partition == "none" and config.insert != "none":
-        raise ConfigError(f"insert {config.insert!r} needs a cut: choose a partition other than 'none'")
-    if config.gradient_compressor == "same" and config.gradient_options:
-        raise ConfigError("gradient_options need a gradient_compressor other than 'same'")
-    if config.optimizer != "sgd" and config.momentum != DEFAULT_MOMENTUM:
-        raise ConfigError(f"momentum is for sgd; {config.optimizer} does not use it")
-    if config.optimizer == "sgd" and (config.adam_eps, config.adam_beta2) != (DEFAULT_ADAM_EPS, DEFAULT_ADAM_BETA2):
-        raise ConfigError("adam_eps and adam_beta2 are for adam and adamw; sgd does not use them")
-
-
-def _check_kind(config: RunConfig, kind: str) -> None:
-    """Refuse settings of the other kind of task: silently ignored, they would make two keys for one run."""
-    if kind == "vision":
-        if config.max_length is not None:
-            raise ConfigError(f"max_length is for text tasks; {config.task} is a vision task")
-        if config.lora_rank:
-            raise ConfigError(f"lora_rank is for text tasks; {config.task} is a vision task")
-        if config.insert != "none":
-            raise ConfigError(
-                f"insert {config.insert!r} is for text tasks; {config.task} is a vision task, whose inserts are the "
-                "partitions conv_insert_..."
-            )
-        if config.model not in VISION_MODELS:
-            raise ConfigError(f"unknown vision model {config.model!r}; choose from {', '.join(VISION_MODELS)}")
-    else:
-        if config.image_size is not None:
-            raise ConfigError(f"image_size is for vision tasks; {config.task} is a text task")
-        if config.model in VISION_MODELS:
-            raise ConfigError(f"model {config.model!r} is for vision tasks; {config.task} is a text task")
-    if config.lora_alpha is not None and not config.lora_rank:
-        raise ConfigError("lora_alpha needs a lora_rank of at least 1")
-    if config.weights == "pretrained" and str(config.model).endswith("_tiny"):
-        raise ConfigError(f"there are no pretrained weights for {config.model}; use weights='random'")
+def _with_options(name: str, options: Mapping[str, Scalar]) -> str:
+    words = ", ".join(f"{option} {value}" for option, value in options.items())
+    return f"{name} ({words})" if words else name
 
 
 def setting_fields() -> tuple[dataclasses.Field[Any], ...]:

@@ -124,6 +124,62 @@ def stacked_bars(ax: Axes, heights: pd.DataFrame, *, points: pd.Series, points_l
     ax.set_axisbelow(True)
 
 
+def metric_by_ratio(ax: Axes, reported: pd.DataFrame, measured: pd.DataFrame) -> None:
+    """Draw a metric against the compression ratio: reported points hollow and dashed, measured ones filled.
+
+    Both tables have the columns ``series``, ``compression_ratio`` and ``percent``; ``measured`` has one row a run and a
+    ``row_label``, whose runs become their mean with a bar from lowest to highest. It may be empty: nothing was run.
+    """
+    ran = list(measured["series"]) if len(measured) else []
+    for position, name in enumerate(dict.fromkeys([*reported["series"], *ran])):
+        colour, marker = COLOURS[position % len(COLOURS)], MARKERS[position % len(MARKERS)]
+        told = reported[reported["series"] == name].sort_values("compression_ratio")
+        if len(told):
+            ax.plot(
+                told["compression_ratio"], told["percent"], color=colour, marker=marker, markerfacecolor="white",
+                linestyle="--", label=f"{name}, reported",
+            )  # fmt: skip
+        if name in ran:
+            runs = measured[measured["series"] == name].groupby("row_label")
+            _means_with_ranges(ax, runs["compression_ratio"].mean(), runs["percent"], colour, marker, name)
+    ax.set_xlabel("compression ratio, bytes sent / bytes uncompressed")
+    ax.legend()
+
+
+def _means_with_ranges(ax: Axes, places: pd.Series, runs: Any, colour: str, marker: str, name: str) -> None:
+    """Draw the means of grouped runs over their ``places``, joined from left to right, each with its range."""
+    points = pd.DataFrame({"x": places, "mean": runs.mean(), "low": runs.min(), "high": runs.max()}).sort_values("x")
+    ranges = [points["mean"] - points["low"], points["high"] - points["mean"]]
+    ax.errorbar(
+        points["x"], points["mean"], yerr=ranges, color=colour, marker=marker, capsize=3, label=f"{name}, measured"
+    )
+
+
+def points_by_row(ax: Axes, table: pd.DataFrame) -> None:
+    """Draw each column as one series of points over the rows' names, side by side, on a logarithmic axis."""
+    step = 0.6 / max(1, len(table.columns) - 1)
+    for position, column in enumerate(map(str, table.columns)):
+        places = [row - 0.3 + step * position for row in range(len(table))]
+        colour, marker = COLOURS[position % len(COLOURS)], MARKERS[position % len(MARKERS)]
+        ax.plot(places, table[column], linestyle="none", color=colour, marker=marker, label=column)
+    ax.set_yscale("log")
+    ax.set_xticks(range(len(table)), list(map(str, table.index)))
+    ax.set_xlim(-0.5, len(table) - 0.5)
+
+
+def density_with_edges(ax: Axes, values: Any, edges: Mapping[str, Sequence[float]]) -> None:
+    """Draw the density of ``values`` [n] on a logarithmic axis, and above it one row of ticks for each rule's edges."""
+    ax.hist(values, bins=200, density=True, log=True, color="0.75")
+    ax.set_ylabel("density")
+    rows = ax.inset_axes((0.0, 1.03, 1.0, 0.1 * len(edges)), sharex=ax)
+    colours = [COLOURS[position % len(COLOURS)] for position in range(len(edges))]
+    rows.eventplot(list(edges.values()), lineoffsets=range(len(edges)), linelengths=0.7, colors=colours)
+    rows.set_yticks(range(len(edges)), list(edges))
+    rows.tick_params(length=0, labelbottom=False)
+    rows.grid(visible=False)
+    rows.spines[["left", "bottom"]].set_visible(False)
+
+
 def save(drawing: Figure, path: Path) -> None:
     """Write a PNG without dates or versions in it, so that the same records give the same file."""
     write_atomically(path, lambda temporary: drawing.savefig(temporary, format="png", metadata={"Software": None}))

@@ -1,0 +1,98 @@
+"""How everything here is timed: warmed up, several times, as medians with the middle half."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from splitlib.files import write_text
+
+README = Path(__file__).with_name("README.md")
+LIBRARIES = ("torch", "numpy", "numba", "zstandard", "bitsandbytes", "blosc2")
+
+
+@dataclass
+class Row:
+    """One codec on one tensor: seconds of each call, bytes, squared error over the tensor's variance."""
+
+    name: str
+    encode: list[float]
+    decode: list[float]
+    nbytes: float
+    error: float
+
+    def cells(self, tensor: str, size: float) -> str:
+        """The row as a line of a Markdown table."""
+        return (
+            f"| {tensor} | {self.name} | {spread(self.encode)} | {spread(self.decode)} "
+            f"| {self.nbytes / size:.3f} | {self.error:.2g} |"
+        )
+
+
+def measure(name: str, x: Tensor, encode: Callable[[], Any], read: Callable[[Any], Tensor], size: Any) -> Row:
+    """Time a codec; ``size`` is a number of bytes or a function of what was encoded."""
+    sent = encode()
+    nbytes = size(sent) if callable(size) else size
+    return Row(name, seconds(encode), seconds(lambda: read(sent)), float(nbytes), relative_error(read(sent), x))
+
+
+def relative_error(back: Tensor, x: Tensor) -> float:
+    """Return the mean squared error over the variance."""
+    return float((back - x).double().square().mean() / x.double().var())
+
+
+def seconds(call: Callable[[], object], budget: float = 1.5) -> list[float]:
+    """Call for ``budget`` seconds, but 5 to 40 times, after 2 calls of warm-up; return how long each took."""
+    call(), call()
+    taken: list[float] = []
+    while len(taken) < 5 or (sum(taken) < budget and len(taken) < 40):
+        start = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - start)
+    return taken
+
+
+def speed_up(ours: list[float], theirs: list[float]) -> float:
+    """How many times as fast ours is, by the medians."""
+    return statistics.median(theirs) / statistics.median(ours)
+
+
+def spread(taken: list[float]) -> str:
+    """Median, and the range of the middle half, in milliseconds."""
+    low, median, high = (1e3 * q for q in statistics.quantiles(taken, n=4))
+    return f"{median:.2f} ({low:.2f}–{high:.2f})"
+
+
+def machine() -> str:
+    """Processor, threads and versions."""
+    cpus = Path("/proc/cpuinfo")
+    lines = cpus.read_text().splitlines() if cpus.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    vectors = next((word for word in ("avx512f", "avx2") if any(word in line.split() for line in lines)), "")
+    versions = ", ".join(f"{library} {_version(library)}" for library in LIBRARIES)
+    processor = " ".join([*(names[:1] or [platform.processor()]), f"({vectors})" if vectors else ""]).strip()
+    return f"{processor}, {torch.get_num_threads()} threads; Python {platform.python_version()}, {versions}."
+
+
+def _version(library: str) -> str:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def write_section(name: str, text: str) -> None:
+    """Put ``text`` between the README's marks of this section, whole or not at all."""
+    page = README.read_text(encoding="utf-8")
+    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+    before, rest = page.split(begin)
+    write_text(README, before + begin + "\n" + text.strip() + "\n\n" + end + rest.split(end)[1])

@@ -1,0 +1,28 @@
+"""One run is one frozen config: ``run`` has its fields, ``choices`` what they may name, ``checks`` what is refused."""
+
+from splitlib.config.choices import (
+    DEFAULT_MAX_LENGTH,
+    DEFAULT_STAGES,
+    FREE_PARTITIONS,
+    PARTITIONS,
+    SCHEDULES,
+    TWO_SIDED,
+    VISION_TASKS,
+    task_kind,
+)
+from splitlib.config.run import SCHEMA, RunConfig, run_title, setting_fields
+
+__all__ = [
+    "DEFAULT_MAX_LENGTH",
+    "DEFAULT_STAGES",
+    "FREE_PARTITIONS",
+    "PARTITIONS",
+    "SCHEDULES",
+    "SCHEMA",
+    "TWO_SIDED",
+    "VISION_TASKS",
+    "RunConfig",
+    "run_title",
+    "setting_fields",
+    "task_kind",
+]

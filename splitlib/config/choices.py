@@ -1,0 +1,53 @@
+"""What a config may name, and what it takes where it names nothing."""
+
+from __future__ import annotations
+
+from splitlib.errors import ConfigError
+
+VISION_TASKS = ("cifar10", "cifar100", "food101")
+TEXT_TASKS = ("cola", "rte")
+VISION_MODELS = ("mobilenet_v2", "mobilenet_v2_tiny")
+PARTITIONS = {
+    "vision": (
+        "none",
+        "first_last",
+        "first_two_last_two",
+        "conv_insert_type_1",
+        "conv_insert_type_2",
+        "conv_insert_type_3",
+        "conv_insert_wide",
+        "conv_insert_counted",
+        "even",
+    ),
+    "text": ("none", "condition_1", "condition_2", "condition_3", "even"),
+}
+# Any number of stages, for the devices of one machine; the documents name none of these.
+FREE_PARTITIONS = ("balanced", "custom")
+DEFAULT_STAGES = 3  # client head, server body, client tail
+# The layers of splitlib.models.inserted that go around the cuts of a text model.
+INSERTS = ("none", "linear", "decaying_linear")
+TWO_SIDED = ("simulated", "two_machines")  # engines with a client and a server
+ENGINES = ("in_process", *TWO_SIDED, "data_parallel")
+SCHEDULES = ("gpipe", "1f1b")
+DEFAULT_MODEL = {"vision": "mobilenet_v2", "text": "roberta-base"}
+DEFAULT_PARTITION = {"vision": "first_last", "text": "condition_1"}
+DEFAULT_IMAGE_SIZE = 224
+DEFAULT_MAX_LENGTH = 128
+DEFAULT_MOMENTUM = 0.0
+DEFAULT_ADAM_EPS = 1e-8
+DEFAULT_ADAM_BETA2 = 0.999
+
+Scalar = int | float | str
+
+
+def task_kind(task: str) -> str:
+    """Return ``"vision"`` or ``"text"``.
+
+    >>> task_kind("rte")
+    'text'
+    """
+    if task in VISION_TASKS:
+        return "vision"
+    if task in TEXT_TASKS:
+        return "text"
+    raise ConfigError(f"unknown task {task!r}; choose from {', '.join(VISION_TASKS + TEXT_TASKS)}")

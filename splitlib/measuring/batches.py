@@ -1,0 +1,311 @@
+"""Time per batch, measured: any engine, after a warm-up, several configs in turn so that their ratios mean something.
+
+What a batch takes is what a training step takes, gradients and optimizer, with its data at hand. Medians are what
+tables show, with the middle half and n beside them: a machine that does other things now and then shows in neither.
+"""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import statistics
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from splitlib.config import RunConfig
+from splitlib.errors import ConfigError
+from splitlib.experiment import prepare
+from splitlib.measuring.records import MEBIBYTE, BatchTiming, load_together, save_timing
+from splitlib.pipeline.inprocess import build_pipeline
+from splitlib.pipeline.remote.client import Line
+from splitlib.pipeline.remote.link import Link
+from splitlib.pipeline.stage import Stage
+from splitlib.progress import Progress
+from splitlib.runtime import environment, hardware, pick_device
+from splitlib.timeline import CLIENT, COMPUTE, DECODE, SEND, SERVER, Span
+from splitlib.training import Trainer
+from splitlib.version import __version__
+
+KEPT_BATCHES = 4  # steps go round these, so that loading data is no part of the time
+Opened = Callable[[RunConfig], AbstractContextManager[Trainer]]
+
+
+@runtime_checkable
+class HasTimeline(Protocol):
+    """An engine that knows what both sides did when."""
+
+    def take_spans(self) -> list[Span]:
+        """Return the spans of the last training batch."""
+        ...
+
+
+def measure_batches(
+    config: RunConfig,
+    *,
+    devices: Sequence[str] = ("auto",),
+    hub: Path | None = None,
+    batches: int = 10,
+    warmup: int = 3,
+    link: str = "",
+    opened: Opened | None = None,
+    visits: int = 0,
+    fresh: bool = False,
+) -> BatchTiming:
+    """Return the timing of one config: :func:`measure_in_turn` with a single one."""
+    return measure_in_turn(
+        {"": config},
+        devices=devices,
+        hub=hub,
+        batches=batches,
+        warmup=warmup,
+        link=link,
+        opened=opened,
+        visits=visits,
+        fresh=fresh,
+    )[""]
+
+
+def measure_in_turn(
+    configs: Mapping[str, RunConfig],
+    *,
+    devices: Sequence[str] = ("auto",),
+    hub: Path | None = None,
+    batches: int = 10,
+    warmup: int = 3,
+    link: str = "",
+    opened: Opened | None = None,
+    visits: int = 0,
+    fresh: bool = False,
+) -> dict[str, BatchTiming]:
+    """Return the timings of ``configs``: those on disk if they were measured together and long enough, or new ones.
+
+    Each round takes one batch of every config, so that whatever else the machine does meets all of them; with
+    ``visits`` a round is a visit.
+
+    Args:
+        configs: what to time, by label; all of them are built before the first batch.
+        devices: ``auto``, ``cpu``, ``cuda:N``: one for all stages, or one for each (an unsplit model takes the first).
+        hub: a local mirror of the hub.
+        batches: how many count, at least.
+        warmup: batches before them, of each config.
+        link: between client and server, in words; part of the record's name.
+        opened: makes the trainer of a config, ready to step, for the length of a ``with``; by default in this process.
+        visits: for trainers that cannot be open at once, such as clients of one server: each config is opened so many
+            times, with a warm-up each time, and takes its share of the batches. 0: all are open, a batch each in turn.
+        fresh: measure although timings exist.
+
+    Raises:
+        SplitlibError: a setting is impossible, data or weights are missing, or a timing on disk is damaged.
+    """
+    if visits < 0 or visits > batches:
+        raise ConfigError(f"visits must be from 0 to the number of batches, {batches}, not {visits}")
+    if batches < 1 or warmup < 0:
+        raise ConfigError(f"batches must be at least 1 and warmup at least 0, not {batches} and {warmup}")
+    placed = tuple(str(pick_device(name)) for name in devices)
+    kept = None if fresh else load_together(list(configs.values()), placed, link, batches)
+    if kept is None:
+        opened = opened or _in_process(hub, placed)
+        take = _visit_in_turn if visits else _step_in_turn
+        watches = take(list(configs.values()), opened, batches, warmup, visits)
+        together = uuid.uuid4().hex
+        kept = [watch.timing(warmup, placed, link, together) for watch in watches]
+        for timing in kept:
+            save_timing(timing)
+    return dict(zip(configs, kept, strict=True))
+
+
+def _in_process(hub: Path | None, devices: Sequence[str]) -> Opened:
+    def opened(config: RunConfig) -> AbstractContextManager[Trainer]:
+        trainer = prepare(config, hub, torch.device(devices[0]))
+        return nullcontext(place(trainer, devices) if len(devices) > 1 else trainer)
+
+    return opened
+
+
+def over_link(dial: Callable[[], Line], link: Link, *, hub: Path | None = None, device: str = "cpu") -> Opened:
+    """Return how to open a config as the client of the server that ``dial`` connects to, over ``link``.
+
+    A server serves one client at a time: give ``visits`` to :func:`measure_in_turn`.
+    """
+
+    @contextmanager
+    def opened(config: RunConfig) -> Iterator[Trainer]:
+        with prepare(config, hub, pick_device(device), server=dial, link=link).opened() as trainer:
+            yield trainer
+
+    return opened
+
+
+def _step_in_turn(
+    configs: Sequence[RunConfig], opened: Opened, batches: int, warmup: int, _visits: int
+) -> list[_Watch]:
+    with ExitStack() as stack:
+        watches = [_Watch(stack.enter_context(opened(config))) for config in configs]
+        with Progress("time per batch", (warmup + batches) * len(watches)) as progress:
+            for number, watch in itertools.product(range(warmup + batches), watches):
+                watch.step(counts=number >= warmup)
+                progress.advance()
+        return watches
+
+
+def _visit_in_turn(
+    configs: Sequence[RunConfig], opened: Opened, batches: int, warmup: int, visits: int
+) -> list[_Watch]:
+    watches: dict[RunConfig, _Watch] = {}
+    shares = [batches // visits + (number < batches % visits) for number in range(visits)]
+    with Progress("time per batch", len(configs) * (visits * warmup + batches)) as progress:
+        for share, config in itertools.product(shares, configs):
+            with opened(config) as trainer:
+                watch = watches.setdefault(config, _Watch(trainer))
+                watch.visit(trainer)
+                for number in range(warmup + share):
+                    watch.step(counts=number >= warmup)
+                    progress.advance()
+    return list(watches.values())
+
+
+def place(trainer: Trainer, devices: Sequence[str]) -> Trainer:
+    """Return ``trainer`` with its stages on ``devices``: one for all, or one for each.
+
+    An unsplit model takes the first.
+
+    Raises:
+        ConfigError: devices and stages differ in number, or a device cannot train in this precision.
+    """
+    engine, config = trainer.engine, trainer.config
+    parts = [stage.layers for stage in stages_of(trainer)]
+    names = [devices[0]] * len(parts) if 1 in (len(parts), len(devices)) else devices
+    codecs = engine.compressors()
+    moved = build_pipeline(
+        parts,
+        devices=[torch.device(name) for name in names],
+        chunks=config.chunks,
+        activations=codecs[::2],
+        gradients=codecs[1::2],
+        precision=config.precision,
+        seed=config.seed,
+    )
+    return Trainer(moved, trainer.data, config)
+
+
+def stages_of(trainer: Trainer) -> list[Stage]:
+    """Return the stages in this process, in order."""
+    return sorted((m for m in trainer.engine.modules() if isinstance(m, Stage)), key=lambda stage: stage.index)
+
+
+class _Watch:
+    """Steps a trainer through its first batches again and again, and notes what each step took."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.visit(trainer)
+        self.seconds: list[float] = []
+        self.spans: list[list[Span]] = []
+        self.traffic: list[tuple[int, int]] = []
+
+    def visit(self, trainer: Trainer) -> None:
+        """Go on with another trainer of the same config."""
+        self.trainer = trainer
+        self.batches = itertools.cycle(list(itertools.islice(trainer.rest_of_epoch(), KEPT_BATCHES)))
+
+    def step(self, *, counts: bool) -> None:
+        """Take one step, and note it if it ``counts``."""
+        trainer, traffic = self.trainer, self.trainer.engine.traffic
+        before = traffic.sent_bytes, traffic.uncompressed_bytes
+        inputs, labels = next(self.batches)
+        synchronize()
+        start = time.perf_counter()
+        trainer.step(inputs, labels)
+        synchronize()
+        seconds = time.perf_counter() - start
+        trainer.state.step += 1  # dropout and the other side count the steps
+        spans = trainer.engine.take_spans() if isinstance(trainer.engine, HasTimeline) else []
+        if not counts:
+            return
+        self.seconds.append(seconds)
+        self.spans.append(spans)
+        self.traffic.append((traffic.sent_bytes - before[0], traffic.uncompressed_bytes - before[1]))
+
+    def timing(self, warmup: int, devices: tuple[str, ...], link: str, together: str) -> BatchTiming:
+        """Return what was noted."""
+        spans = self.spans
+        middle = statistics.median(self.seconds)
+        typical = min(range(len(spans)), key=lambda number: abs(self.seconds[number] - middle))
+        payload, uncompressed = self.traffic[-1]
+        timed = {device: hardware(torch.device(device)) for device in devices}
+        found = environment(torch.device(devices[-1]))
+        return BatchTiming(
+            config=self.trainer.config,
+            devices=devices,
+            link=link,
+            data_label=self.trainer.data.label,
+            together=together,
+            warmup=warmup,
+            seconds=tuple(self.seconds),
+            computation=tuple(computation_seconds(each) for each in spans if each),
+            payload_bytes=payload,
+            uncompressed_bytes=uncompressed,
+            tensor_bytes=bytes_by_tensor(spans[-1]),
+            peak_send=max((peak_send(each) for each in spans if each), default=float("nan")),
+            peak_receive=max((peak_receive(each) for each in spans if each), default=float("nan")),
+            spans=tuple(spans[typical]),
+            environment={**found, "hardware": " and ".join(dict.fromkeys(timed.values()))},
+            splitlib_version=__version__,
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        )
+
+
+def synchronize() -> None:
+    """Wait until every GPU has done what it was told, so that a clock read now is honest."""
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        torch.cuda.synchronize(index)
+
+
+# --- What a timeline says --------------------------------------------------------------------------------------------
+
+
+def computation_seconds(spans: Sequence[Span]) -> float:
+    """Return the seconds in which at least one side computes: 000 §2.2's computation time, as far as it says.
+
+    >>> span = Span(side="client", activity="compute", what="head", micro_batch=0, start=0.0, end=2.0)
+    >>> import dataclasses
+    >>> computation_seconds([span, dataclasses.replace(span, side="server", start=1.0, end=4.0)])
+    4.0
+    """
+    total, until = 0.0, float("-inf")
+    for span in sorted((s for s in spans if s.activity == COMPUTE), key=lambda span: span.start):
+        total += max(0.0, span.end - max(span.start, until))
+        until = max(until, span.end)
+    return total
+
+
+def peak_send(spans: Sequence[Span]) -> float:
+    """Return the highest rate of any send of the client, in MiB/s; NaN if it sent nothing."""
+    return _peak((s.nbytes, s.end - s.start) for s in spans if (s.side, s.activity) == (CLIENT, SEND))
+
+
+def peak_receive(spans: Sequence[Span]) -> float:
+    """Return the highest rate of any receive of the server, in MiB/s, from the client's send to its decoding."""
+    decoded = {(s.what, s.micro_batch): s.start for s in spans if (s.side, s.activity) == (SERVER, DECODE)}
+    sent = [(s, decoded.get((s.what, s.micro_batch))) for s in spans if (s.side, s.activity) == (CLIENT, SEND)]
+    return _peak((span.nbytes, there - span.start) for span, there in sent if there is not None)
+
+
+def _peak(messages: Iterable[tuple[int, float]]) -> float:
+    rates = [nbytes / MEBIBYTE / seconds for nbytes, seconds in messages if seconds > 0]
+    return max(rates, default=float("nan"))
+
+
+def bytes_by_tensor(spans: Sequence[Span]) -> dict[str, int]:
+    """Return the bytes sent, by tensor."""
+    found: Counter[str] = Counter()
+    for span in spans:
+        if span.activity == SEND:
+            found[span.what] += span.nbytes
+    return dict(found)

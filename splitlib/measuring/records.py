@@ -1,0 +1,165 @@
+"""Records of time per batch: unlike a run's, their numbers belong to a machine, and each says which.
+
+They lie in ``results/`` beside the records of runs, under names that start with ``timing-``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from splitlib.config import RunConfig
+from splitlib.errors import RecordError
+from splitlib.files import write_text
+from splitlib.results import TIMING_PREFIX
+from splitlib.runtime import results_dir
+from splitlib.timeline import Span
+
+MEBIBYTE = 2**20  # the documents' MB: 000 §2.2 gives 236.07 MB/s for 113.3 MiB in 0.48 s
+FROM_CLIENT, FROM_SERVER = ("activation 1", "gradient 2"), ("activation 2", "gradient 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchTiming:
+    """What a batch of one config takes on one machine, or between two."""
+
+    config: RunConfig
+    devices: tuple[str, ...]
+    """Of the stages, in order; one for all where there is one."""
+    link: str
+    """Between client and server, in words; empty where all is one process."""
+    data_label: str
+    together: str
+    """Names what was measured in turn with this, in one go: only such times make ratios."""
+    warmup: int
+    """Batches run before the first that counts."""
+    seconds: tuple[float, ...]
+    """Each batch: gradients and optimizer step, without loading data, as the side with the labels sees it: what a
+    server still does after it has sent its last gradient is not in it."""
+    computation: tuple[float, ...]
+    """Each batch: seconds in which at least one side computes. Empty without a timeline."""
+    payload_bytes: int
+    """Of one batch, all cuts, both directions, as :class:`~splitlib.pipeline.Traffic` counts them."""
+    uncompressed_bytes: int
+    tensor_bytes: Mapping[str, int]
+    """On the wire in one batch, by tensor (``activation 1`` ...). Empty without a timeline."""
+    peak_send: float = float("nan")
+    """Client: the highest rate of any send, in MiB/s; NaN without a timeline."""
+    peak_receive: float = float("nan")
+    """Server: the highest rate of any receive, from the start of sending to that of decoding; MiB/s."""
+    spans: tuple[Span, ...] = ()
+    """What both sides did in the batch whose time is nearest to the median; empty without a timeline."""
+    environment: Mapping[str, Any]
+    splitlib_version: str
+    created: str
+    """UTC date and time, ISO 8601."""
+
+    @property
+    def median(self) -> float:
+        """Seconds per batch."""
+        return statistics.median(self.seconds)
+
+    @property
+    def middle_half(self) -> tuple[float, float]:
+        """First and third quartile of the seconds per batch."""
+        if len(self.seconds) < 2:
+            return self.seconds[0], self.seconds[0]
+        low, _, high = statistics.quantiles(self.seconds, n=4, method="inclusive")
+        return low, high
+
+    @property
+    def throughput(self) -> float:
+        """Samples per second."""
+        return self.config.batch_size / self.median
+
+    @property
+    def compression_ratio(self) -> float:
+        """Bytes of the payloads over bytes uncompressed; 1 without a cut."""
+        return self.payload_bytes / self.uncompressed_bytes if self.uncompressed_bytes else 1.0
+
+    @property
+    def computation_seconds(self) -> float:
+        """Median of :attr:`computation`; NaN without a timeline."""
+        return statistics.median(self.computation) if self.computation else float("nan")
+
+    @property
+    def average_bandwidth(self) -> float:
+        """000 §2.2: what the client sends in a batch over the computation time, in MiB/s; NaN without a timeline."""
+        sent = sum(self.tensor_bytes.get(name, 0) for name in FROM_CLIENT)
+        return sent / MEBIBYTE / self.computation_seconds
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {**values, "config": self.config.to_dict(), "spans": [asdict(span) for span in self.spans]}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> BatchTiming:
+        """Rebuild a timing from :meth:`to_dict`'s output."""
+        lists = {name: tuple(values[name]) for name in ("devices", "seconds", "computation")}
+        spans = tuple(Span(**span) for span in values.get("spans", ()))
+        return cls(**{**values, **lists, "spans": spans, "config": RunConfig.from_dict(values["config"])})
+
+    def row(self) -> dict[str, Any]:
+        """Return the timing as one flat table row: config, data, hardware, times in seconds, rates in MiB/s."""
+        low, high = self.middle_half
+        return {
+            **self.config.to_dict(),
+            "data_label": self.data_label,
+            "hardware": self.environment["hardware"],
+            "devices": " | ".join(self.devices),
+            "link": self.link,
+            "time_per_batch_s": self.median,
+            "first_quartile_s": low,
+            "third_quartile_s": high,
+            "batches": len(self.seconds),
+            "throughput_per_s": self.throughput,
+            "compression_ratio": self.compression_ratio,
+            "computation_time_s": self.computation_seconds,
+            "bandwidth_avg_mb_s": self.average_bandwidth,
+            "bandwidth_peak_client_mb_s": self.peak_send,
+            "bandwidth_peak_server_mb_s": self.peak_receive,
+        }
+
+
+def timing_path(config: RunConfig, devices: Sequence[str], link: str = "", folder: Path | None = None) -> Path:
+    """Return where the timing of ``config`` on these devices and this link lies, whether it exists or not."""
+    words = [config.task, config.data, str(config.model).rsplit("/", 1)[-1], str(config.partition), config.compressor]
+    name = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "_", word) for word in words)
+    key = hashlib.sha256(json.dumps([config.key, list(devices), link]).encode()).hexdigest()[:12]
+    return (folder or results_dir()) / f"{TIMING_PREFIX}{name}-{key}.json"
+
+
+def read_timing(path: Path) -> BatchTiming:
+    """Read one timing; raise RecordError with the remedy if it is damaged."""
+    try:
+        return BatchTiming.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RecordError(
+            f"{path} is not a readable timing ({error}); delete it, or measure again with fresh"
+        ) from error
+
+
+def save_timing(timing: BatchTiming, folder: Path | None = None) -> Path:
+    """Write a timing, whole or not at all, and return its path."""
+    path = timing_path(timing.config, timing.devices, timing.link, folder)
+    write_text(path, json.dumps(timing.to_dict(), indent=1, allow_nan=True) + "\n")
+    return path
+
+
+def load_together(
+    configs: Sequence[RunConfig], devices: Sequence[str], link: str = "", batches: int = 1
+) -> list[BatchTiming] | None:
+    """Return the timings of ``configs``, if all are on disk, were measured in one go, and count enough ``batches``."""
+    paths = [timing_path(config, devices, link) for config in configs]
+    if not all(path.exists() for path in paths):
+        return None
+    found = [read_timing(path) for path in paths]
+    in_one_go = len({timing.together for timing in found}) == 1
+    return found if in_one_go and all(len(timing.seconds) >= batches for timing in found) else None

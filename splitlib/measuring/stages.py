@@ -1,0 +1,206 @@
+"""What each stage and each compressor costs on its own, measured on real batches: the planner's input.
+
+The stages run one after the other in this thread, micro-batch by micro-batch, forward and back, with every payload
+encoded and decoded as a wire would need it. So nothing overlaps, and every second belongs to one pass.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from splitlib.compressors import Compressor, decode
+from splitlib.config import RunConfig
+from splitlib.errors import ConfigError
+from splitlib.experiment import prepare
+from splitlib.measuring.batches import stages_of, synchronize
+from splitlib.pipeline.engine import batch_loss
+from splitlib.pipeline.predict import PASSES, Message, Work
+from splitlib.runtime import pick_devices
+from splitlib.training import Trainer
+
+T = TypeVar("T")
+# In the order of Engine.compressors().
+MESSAGES = ("activation_1", "gradient_1", "activation_2", "gradient_2")
+
+
+def stage_work(
+    config: RunConfig, *, hub: Path | None = None, device: str = "auto", batches: int = 3, warmup: int = 1
+) -> Work:
+    """Return medians over the micro-batches of ``batches`` batches, as :func:`splitlib.pipeline.predict.predict` needs.
+
+    The optimizer steps all stages at once here; its time is shared out by the stages' parameters. ``device`` is where
+    all stages run, or one for each, such as ``cpu,cuda,cpu``; from one device to the next is part of decoding.
+
+    Raises:
+        SplitlibError: a setting is impossible, data or weights are missing, or the model is not split.
+    """
+    if config.partition == "none":
+        raise ConfigError("stage times need a cut: choose a partition other than 'none'")
+    return time_stages(prepare(config, hub, pick_devices(device, config.cut_count + 1)), batches=batches, warmup=warmup)
+
+
+def time_stages(trainer: Trainer, *, batches: int, warmup: int) -> Work:
+    """As :func:`stage_work`, of an in-process engine; it trains on."""
+    run = _Sequential(trainer)
+    data = itertools.islice(itertools.cycle(list(itertools.islice(trainer.rest_of_epoch(), 4))), warmup + batches)
+    for number, (inputs, labels) in enumerate(data):
+        if number == warmup:
+            run.seconds.clear()
+        run.batch(inputs, labels)
+    return run.work()
+
+
+@dataclass
+class _Sequential:
+    """Trains in the plainest order there is, with a clock around everything."""
+
+    trainer: Trainer
+    seconds: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    nbytes: defaultdict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+
+    def __post_init__(self) -> None:
+        self.stages = stages_of(self.trainer)
+        self.codecs: dict[str, Compressor] = dict(zip(MESSAGES, self.trainer.engine.compressors(), strict=True))
+
+    def batch(self, inputs: tuple[Tensor, ...], labels: Tensor) -> None:
+        """Take one step."""
+        self.gradients(inputs, labels)
+        self.timed("optimizer", self.trainer.updater.step)
+
+    def gradients(self, inputs: tuple[Tensor, ...], labels: Tensor) -> None:
+        """Add a batch's gradients, as the engine would."""
+        trainer, device = self.trainer, self.trainer.engine.device
+        trainer.engine.train()
+        trainer.updater.zero_grad()
+        chunks = [x.to(device).chunk(trainer.config.chunks) for x in (*inputs, labels)]
+        self.nbytes.clear()
+        for number, (*values, answers) in enumerate(zip(*chunks, strict=True)):
+            self.micro_batch(number, tuple(values), answers, share=len(answers) / len(labels))
+
+    def micro_batch(self, number: int, inputs: tuple[Tensor, ...], labels: Tensor, *, share: float) -> None:
+        """Send one micro-batch there and back; its loss is its ``share`` of the batch's."""
+        head, body, tail = self.stages
+        first, *beside = self.timed("head_forward", lambda: head(inputs, number))
+        at_body, there = self.cross("activation_1", first, body.device), [x.to(body.device) for x in beside]
+        second, *_ = self.timed("body_forward", lambda: body((at_body, *there), number))
+        at_tail = self.cross("activation_2", second, tail.device)
+        loss = self.timed("tail_forward", lambda: batch_loss(tail((at_tail, *beside), number)[0], labels) * share)
+        self.timed("tail_backward", self.trainer.updater.scale(loss).backward)
+        self.back("gradient_2", at_tail, second, "body_backward")
+        self.back("gradient_1", at_body, first, "head_backward")
+
+    def back(self, message: str, received: Tensor, sent: Tensor, name: str) -> None:
+        """Send the gradient of what was received to where it came from, and go back from there."""
+        assert received.grad is not None
+        gradient = self.cross(message, received.grad, sent.device)
+        if sent.requires_grad:
+            self.timed(name, lambda: sent.backward(gradient.detach()))
+
+    def cross(self, name: str, x: Tensor, device: torch.device) -> Tensor:
+        """Return what arrives of ``x`` on ``device``, as a leaf that collects a gradient."""
+        codec = self.codecs[name]
+        payload = self.timed(f"{name} encode", lambda: codec.encode(x.detach()))
+        self.nbytes[name].append(payload.nbytes)
+        return self.timed(f"{name} decode", lambda: decode(payload).to(device)).requires_grad_()
+
+    def timed(self, name: str, run: Callable[[], T]) -> T:
+        """Run, and note how long it took."""
+        synchronize()
+        start = time.perf_counter()
+        result = run()
+        synchronize()
+        self.seconds[name].append(time.perf_counter() - start)
+        return result
+
+    def work(self) -> Work:
+        """Return the medians."""
+        times = defaultdict(float, {name: statistics.median(values) for name, values in self.seconds.items()})
+        costs: dict[str, Any] = {
+            name: Message(
+                nbytes=round(statistics.mean(self.nbytes[name])),
+                encode=times[f"{name} encode"],
+                decode=times[f"{name} decode"],
+            )
+            for name in MESSAGES
+        }
+        costs |= {name: times[name] for name in PASSES.values()}
+        server = _share(self.stages, self.stages[1])
+        step = times["optimizer"]
+        return Work(**costs, client_optimizer=(1 - server) * step, server_optimizer=server * step)
+
+
+def _share(stages: Sequence[nn.Module], one: nn.Module) -> float:
+    counts = [sum(p.numel() for p in stage.parameters() if p.requires_grad) for stage in stages]
+    return sum(p.numel() for p in one.parameters() if p.requires_grad) / max(sum(counts), 1)
+
+
+def codec_times(
+    codecs: Mapping[str, Sequence[Compressor]], tensors: Mapping[str, Tensor], *, repeats: int, warmup: int = 2
+) -> dict[str, dict[str, float]]:
+    """Return what each set of ``codecs`` takes for all of ``tensors``: medians, measured in turn.
+
+    Args:
+        codecs: by label, one compressor for each cut; every tensor gets a copy of its own, as at a cut.
+        tensors: as :func:`splitlib.capture.tensors_at_cuts` names them: ``activation 1``, ``gradient 2`` ...
+        repeats: rounds that count.
+        warmup: rounds before them, in which loops are compiled and bases turn to their tensors.
+
+    Returns:
+        For each label ``encode`` and ``decode`` in seconds, their sum ``seconds``, and ``compression_ratio``.
+    """
+    own = {(label, name): copy.deepcopy(_of_cut(each, name)) for label, each in codecs.items() for name in tensors}
+    found: defaultdict[tuple[str, str], list[tuple[float, float, int]]] = defaultdict(list)
+    for number in range(warmup + repeats):
+        for (label, name), codec in own.items():
+            once = _there_and_back(codec, tensors[name])
+            if number >= warmup:
+                found[label, name].append(once)
+    return {label: _totals([found[label, name] for name in tensors], tensors) for label in codecs}
+
+
+def _of_cut(codecs: Sequence[Compressor], name: str) -> Compressor:
+    return codecs[int(name.rsplit(" ", 1)[1]) - 1]
+
+
+def _there_and_back(codec: Compressor, x: Tensor) -> tuple[float, float, int]:
+    """Return the seconds of encoding and of decoding, and the payload's bytes."""
+    synchronize()
+    start = time.perf_counter()
+    payload = codec.encode(x)
+    synchronize()
+    middle = time.perf_counter()
+    decode(payload)
+    synchronize()
+    return middle - start, time.perf_counter() - middle, payload.nbytes
+
+
+def _totals(runs: Sequence[list[tuple[float, float, int]]], tensors: Mapping[str, Tensor]) -> dict[str, float]:
+    encode, decoding, nbytes = (
+        sum(statistics.median(once[column] for once in each) for each in runs) for column in range(3)
+    )
+    whole = sum(x.numel() * x.element_size() for x in tensors.values())
+    return {"encode": encode, "decode": decoding, "seconds": encode + decoding, "compression_ratio": nbytes / whole}
+
+
+def seconds_in_turn(runs: Mapping[str, Callable[[], object]], *, repeats: int, warmup: int = 1) -> dict[str, float]:
+    """Return the median seconds of each of ``runs``, measured in turn."""
+    found: defaultdict[str, list[float]] = defaultdict(list)
+    for number, (label, run) in itertools.product(range(warmup + repeats), runs.items()):
+        synchronize()
+        start = time.perf_counter()
+        run()
+        synchronize()
+        if number >= warmup:
+            found[label].append(time.perf_counter() - start)
+    return {label: statistics.median(each) for label, each in found.items()}

@@ -1,0 +1,71 @@
+"""What happens to weights between two batches: optimizer, schedule, loss scaling, decaying layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import get_scheduler
+
+from splitlib.config import RunConfig
+from splitlib.models.inserted import DecayingLinear
+
+SCHEDULES = {"constant": "constant_with_warmup"}  # config's name -> transformers' where they differ
+
+
+class Updater:
+    """Steps one process's part of a model; client and server of a split model have one each."""
+
+    def __init__(self, model: nn.Module, config: RunConfig, *, total_steps: int, device: torch.device) -> None:
+        self.optimizer = make_optimizer(model, config)
+        name = SCHEDULES.get(config.scheduler, config.scheduler)
+        warmup = round(config.warmup * total_steps)
+        self.scheduler = get_scheduler(name, self.optimizer, warmup, total_steps)
+        self.decaying = [module for module in model.modules() if isinstance(module, DecayingLinear)]
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+
+    def zero_grad(self) -> None:
+        """Forget the last batch's gradients."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def scale(self, loss: Tensor) -> Tensor:
+        """Return what to back-propagate for ``loss``: scaled in fp16, else itself."""
+        return self.scaler.scale(loss)
+
+    def step(self) -> None:
+        """Add the penalties' gradients to the batch's, take one step, and let learning rate and ranks decay.
+
+        Penalties come after the batch, so that gradients add up in one order wherever the layers are.
+        """
+        for layer in self.decaying:
+            self.scale(layer.penalty()).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.scheduler.step()
+        for layer in self.decaying:
+            layer.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that changes."""
+        return {name: getattr(self, name).state_dict() for name in _PARTS}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned."""
+        for name in _PARTS:
+            getattr(self, name).load_state_dict(state[name])
+
+
+_PARTS = ("optimizer", "scheduler", "scaler")
+
+
+def make_optimizer(model: nn.Module, config: RunConfig) -> torch.optim.Optimizer:
+    """Return the optimizer of ``config`` over the parameters that train."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(parameters, config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(
+        parameters, config.lr, betas=(0.9, config.adam_beta2), eps=config.adam_eps, weight_decay=config.weight_decay
+    )

@@ -1,0 +1,92 @@
+"""What trains a split model: every engine takes the same batches and gives the same losses, on other machinery."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from splitlib.compressors import Compressor
+from splitlib.config import RunConfig
+from splitlib.pipeline.boundary import Traffic
+
+Scale = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What an engine's other machines need to know before the first batch."""
+
+    config: RunConfig
+    num_labels: int
+    data_fingerprint: str
+    total_steps: int
+    """Of the whole run: the learning rate's schedule depends on it."""
+    step: int
+    """Steps done before; all sides go on from their checkpoints of this step."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {**{f.name: getattr(self, f.name) for f in fields(self)}, "config": self.config.to_dict()}
+
+
+class Engine(nn.Module):
+    """Runs batches through the stages. Its parameters are those that this process updates; the owner steps them.
+
+    Called, it maps a batch's inputs to logits [B, classes]; compression stays on in evaluation.
+    """
+
+    traffic: Traffic
+    device: torch.device
+    """Where labels are needed and logits come out."""
+    leads: bool = True
+    """Whether this process writes the run's checkpoints and record: of several replicas, the first does."""
+
+    @abstractmethod
+    def train_batch(self, inputs: tuple[Tensor, ...], labels: Tensor, *, step: int, scale: Scale) -> float:
+        """Add a batch's gradients to the parameters' and return its mean loss.
+
+        Args:
+            inputs: what the model takes, [B, ...] each.
+            labels: [B]; they never leave the client.
+            step: optimizer steps before this one in the whole run. Dropout depends on it and on the seed, on nothing
+                drawn before, so a resumed run and every engine draw the same.
+            scale: what to back-propagate instead of the loss (fp16 scales it).
+        """
+
+    @abstractmethod
+    def compressors(self) -> Sequence[Compressor]:
+        """Return the compressors at the cuts, cut by cut, activations before gradients."""
+
+    def open(self, start: Start) -> None:
+        """Get ready for the first batch; an engine of one process always is."""
+
+    def keep(self, step: int) -> None:
+        """Have the other machines write their checkpoints of ``step``, before this one writes its own."""
+
+    def close(self, reason: str = "") -> None:
+        """Let go of the other machines: the run is complete, or ended early for ``reason``."""
+
+    @property
+    def parameter_count(self) -> int:
+        """Parameters of all stages, wherever they are."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def compressor_state(self) -> list[Tensor | None]:
+        """Return what the compressors have learnt, in the order of :meth:`compressors`."""
+        return [codec.state for codec in self.compressors()]
+
+    def load_compressor_state(self, states: Sequence[Tensor | None]) -> None:
+        """Give the compressors back what :meth:`compressor_state` returned."""
+        for codec, state in zip(self.compressors(), states, strict=True):
+            if state is not None:
+                codec.state = state
+
+
+def batch_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean cross-entropy of logits [B, classes] in float32, whatever the stages computed in."""
+    return nn.functional.cross_entropy(logits.float(), labels.to(logits.device))

@@ -1,0 +1,295 @@
+"""Predicted time of one batch between client and server: a simulation of who does what when, without any model.
+
+Each side has four workers that go one thing after the other: one computes, one encodes, one sends, one decodes. What is
+ready waits for its worker; each worker takes first what its schedule ranks first and never stops half-way:
+
+    client   head forward                   tail forward, tail backward                   head backward   optimizer
+                  activation 1 v       ^ activation 2         gradient 2 v        ^ gradient 1
+    server                     body forward                        body backward   optimizer
+
+What it assumes: micro-batches of equal size; full duplex, in each direction one message after the other; encoding and
+decoding in threads beside the computation (or, on request, in its thread); no other use of the cores, so it does not
+describe both sides sharing one machine that is too small for them.
+
+Each worker starts whatever is ready, so a schedule that ranks by what has arrived can have Graham's anomalies (1969): a
+slightly faster link may reorder the work and cost a little. ``gpipe`` has one order and none of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import pairwise
+
+from splitlib.errors import ConfigError
+from splitlib.pipeline.events import Operation, simulate
+from splitlib.timeline import CLIENT, COMPUTE, DECODE, ENCODE, SEND, SERVER, Span, with_waits
+
+SCHEDULES = ("gpipe", "1f1b")
+MEGABIT = 1e6
+
+# What the two sides compute, as in their measured timelines, and the field of Work that says how long.
+PASSES = {
+    "head": "head_forward",
+    "body": "body_forward",
+    "tail": "tail_forward",
+    "tail gradient": "tail_backward",
+    "body gradient": "body_backward",
+    "head gradient": "head_backward",
+}
+OPTIMIZER = "optimizer"
+
+# What a side computes first of all that is ready, the same as the engines do. Under 1f1b the client first does what the
+# server waits for, and the server goes back before it goes on; under gpipe what goes forward comes first, because no
+# backward pass may start before the last of it.
+_RANKS = {
+    "1f1b": ("tail gradient", "tail", "body gradient", "body", "head", "head gradient"),
+    "gpipe": ("head", "body", "tail", "tail gradient", "body gradient", "head gradient"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """What one micro-batch sends over one cut in one direction."""
+
+    nbytes: int
+    encode: float = 0.0
+    """Seconds on the sending side."""
+    decode: float = 0.0
+    """Seconds on the receiving side."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What one micro-batch costs: seconds of each pass and its four messages; the optimizers' are a whole batch's."""
+
+    head_forward: float
+    head_backward: float
+    body_forward: float
+    body_backward: float
+    tail_forward: float
+    """With the loss."""
+    tail_backward: float
+    activation_1: Message
+    """Head to body."""
+    activation_2: Message
+    """Body to tail."""
+    gradient_2: Message
+    """Tail to body."""
+    gradient_1: Message
+    """Body to head."""
+    client_optimizer: float = 0.0
+    server_optimizer: float = 0.0
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            numbers = (value.nbytes, value.encode, value.decode) if isinstance(value, Message) else (value,)
+            if not all(0 <= number < math.inf for number in numbers):
+                raise ConfigError(f"{f.name} must be made of numbers from 0, not {value}")
+
+    def client_compute(self, chunks: int) -> float:
+        """Return the seconds the client computes in one batch."""
+        passes = self.head_forward + self.head_backward + self.tail_forward + self.tail_backward
+        return chunks * passes + self.client_optimizer
+
+    def server_compute(self, chunks: int) -> float:
+        """Return the seconds the server computes in one batch."""
+        return chunks * (self.body_forward + self.body_backward) + self.server_optimizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinkModel:
+    """A link of so many megabits (10^6 bits) a second in each direction; infinity costs no time."""
+
+    up_mbit: float
+    """Client to server."""
+    down_mbit: float
+    latency_ms: float = 0.0
+    """From the last byte leaving to its arrival, one way."""
+
+    def __post_init__(self) -> None:
+        if not (self.up_mbit > 0 and self.down_mbit > 0):
+            raise ConfigError(f"a link's rate must be above 0 Mbit/s, not {self.up_mbit:g} and {self.down_mbit:g}")
+        if not 0 <= self.latency_ms < math.inf:
+            raise ConfigError(f"a link's latency must be a number of ms from 0, not {self.latency_ms:g}")
+
+    @classmethod
+    def symmetric(cls, mbit: float, latency_ms: float = 0.0) -> LinkModel:
+        """Return the link with one rate for both directions."""
+        return cls(up_mbit=mbit, down_mbit=mbit, latency_ms=latency_ms)
+
+    def seconds(self, nbytes: float, *, from_client: bool) -> float:
+        """Return how long ``nbytes`` occupy their direction."""
+        return 8 * nbytes / (MEGABIT * (self.up_mbit if from_client else self.down_mbit))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """One simulated batch, from time 0."""
+
+    spans: tuple[Span, ...]
+    """By start; ``wait`` is where a side computes nothing, its bubble."""
+    seconds: float
+    """From the first head forward until both sides' optimizers are done."""
+    ideal: float
+    """Seconds that no schedule can beat: the busier side's computation, or the bytes of the busier direction."""
+
+    @property
+    def utilisation(self) -> dict[str, float]:
+        """Share of the time that each side computes."""
+        busy = {CLIENT: 0.0, SERVER: 0.0}
+        for span in self.spans:
+            busy[span.side] += (span.end - span.start) * (span.activity == COMPUTE)
+        return {side: seconds / self.seconds if self.seconds else 0.0 for side, seconds in busy.items()}
+
+
+def predict(
+    work: Work, *, chunks: int, link: LinkModel, schedule: str = "1f1b", codecs_beside_compute: bool = True
+) -> Prediction:
+    """Simulate one batch.
+
+    Args:
+        work: what each micro-batch costs.
+        chunks: micro-batches a batch is cut into.
+        link: between client and server.
+        schedule: ``gpipe``: all forward passes, micro-batch 0 first, then all backward passes, the last one first.
+            ``1f1b``: a micro-batch's backward pass as soon as its logits are there, always micro-batch 0 first.
+        codecs_beside_compute: encoding and decoding have workers of their own; else they take turns with the passes.
+
+    >>> none = Message(nbytes=0)
+    >>> work = Work(
+    ...     head_forward=1, body_forward=2, tail_forward=1, tail_backward=1, body_backward=4, head_backward=2,
+    ...     activation_1=Message(nbytes=10**6), activation_2=none, gradient_2=none, gradient_1=none,
+    ... )
+    >>> predict(work, chunks=1, link=LinkModel.symmetric(8.0)).seconds
+    12.0
+
+    Raises:
+        ConfigError: the schedule is unknown or there are no micro-batches.
+    """
+    if schedule not in SCHEDULES:
+        raise ConfigError(f"unknown schedule {schedule!r}; choose from {', '.join(SCHEDULES)}")
+    if chunks < 1:
+        raise ConfigError(f"chunks must be at least 1, not {chunks}")
+    plan = _Plan(work, chunks, link, schedule, codecs_beside_compute)
+    plan.build()
+    spans = [span for span in simulate(plan.operations) if span.end > span.start or span.activity == SEND]
+    busy = (COMPUTE,) if codecs_beside_compute else (COMPUTE, ENCODE, DECODE)
+    return Prediction(
+        spans=tuple(with_waits(spans, busy)),
+        seconds=max(span.end for span in spans),
+        ideal=ideal_seconds(work, chunks=chunks, link=link),
+    )
+
+
+def ideal_seconds(work: Work, *, chunks: int, link: LinkModel) -> float:
+    """Return the busiest of: the client's computation, the server's, the bytes up, the bytes down; in seconds."""
+    up = chunks * (work.activation_1.nbytes + work.gradient_2.nbytes)
+    down = chunks * (work.activation_2.nbytes + work.gradient_1.nbytes)
+    return max(
+        work.client_compute(chunks),
+        work.server_compute(chunks),
+        link.seconds(up, from_client=True),
+        link.seconds(down, from_client=False),
+    )
+
+
+def times_by_rate(
+    works: Mapping[str, Work], *, chunks: int, rates: Sequence[float], latency_ms: float = 0.0, schedule: str = "1f1b"
+) -> dict[str, list[float]]:
+    """Return the seconds per batch of each of the ``works`` at each of the ``rates`` (Mbit/s, both directions)."""
+    links = [LinkModel.symmetric(rate, latency_ms) for rate in rates]
+    return {
+        name: [predict(work, chunks=chunks, link=link, schedule=schedule).seconds for link in links]
+        for name, work in works.items()
+    }
+
+
+def break_even(
+    work: Work, other: Work, *, chunks: int, rates: Sequence[float], latency_ms: float = 0.0, schedule: str = "1f1b"
+) -> list[float]:
+    """Return the link rates in Mbit/s at which ``work`` and ``other`` take equally long, between ``rates`` (ascending).
+
+    Found between neighbouring rates by bisection on the logarithm, to a thousandth.
+    """
+
+    def gain(rate: float) -> float:
+        link = LinkModel.symmetric(rate, latency_ms)
+        times = (predict(each, chunks=chunks, link=link, schedule=schedule).seconds for each in (work, other))
+        return next(times) - next(times)
+
+    gains = [gain(rate) for rate in rates]
+    pairs = zip(pairwise(rates), pairwise(gains), strict=True)
+    return [_bisect(gain, low, high) for (low, high), (first, second) in pairs if (first > 0) != (second > 0)]
+
+
+def _bisect(gain: Callable[[float], float], low: float, high: float) -> float:
+    rising = gain(high) > 0
+    while high / low > 1.001:
+        middle = math.sqrt(low * high)
+        if (gain(middle) > 0) == rising:
+            high = middle
+        else:
+            low = middle
+    return math.sqrt(low * high)
+
+
+# --- Operations and who waits for what -------------------------------------------------------------------------------
+
+
+class _Plan:
+    """All operations of one batch, each after what it needs."""
+
+    def __init__(self, work: Work, chunks: int, link: LinkModel, schedule: str, beside: bool) -> None:
+        self.work, self.chunks, self.link, self.schedule, self.beside = work, chunks, link, schedule, beside
+        self.operations: list[Operation] = []
+
+    def build(self) -> None:
+        """Fill :attr:`operations`."""
+        logits = [self._forward(j) for j in range(self.chunks)]
+        # Under gpipe the first backward pass waits for every micro-batch's logits.
+        ends = [self._backward(j, logits if self.schedule == "gpipe" else [logits[j]]) for j in range(self.chunks)]
+        for side, seconds in ((CLIENT, self.work.client_optimizer), (SERVER, self.work.server_optimizer)):
+            lasts = [end[side] for end in ends]
+            self._add(side, COMPUTE, OPTIMIZER, self.chunks - 1, seconds, lasts, rank=len(_RANKS[self.schedule]))
+
+    def _forward(self, j: int) -> Operation:
+        head = self._compute(CLIENT, "head", j, [])
+        body = self._compute(SERVER, "body", j, [self._cross(CLIENT, "activation 1", j, head)])
+        return self._compute(CLIENT, "tail", j, [self._cross(SERVER, "activation 2", j, body)])
+
+    def _backward(self, j: int, logits: list[Operation]) -> dict[str, Operation]:
+        tail = self._compute(CLIENT, "tail gradient", j, logits)
+        body = self._compute(SERVER, "body gradient", j, [self._cross(CLIENT, "gradient 2", j, tail)])
+        head = self._compute(CLIENT, "head gradient", j, [self._cross(SERVER, "gradient 1", j, body)])
+        return {CLIENT: head, SERVER: body}
+
+    def _compute(self, side: str, what: str, j: int, after: list[Operation]) -> Operation:
+        seconds = getattr(self.work, PASSES[what])
+        return self._add(side, COMPUTE, what, j, seconds, after, rank=_RANKS[self.schedule].index(what))
+
+    def _cross(self, side: str, what: str, j: int, made: Operation) -> Operation:
+        """Encode, send and decode; return the last of them. Gradients go before activations that wait too."""
+        message: Message = getattr(self.work, what.replace(" ", "_"))
+        rank = 0 if "gradient" in what else 1
+        encoded = self._add(side, ENCODE, what, j, message.encode, [made], rank=rank)
+        seconds = self.link.seconds(message.nbytes, from_client=side == CLIENT)
+        sent = self._add(side, SEND, what, j, seconds, [encoded], rank=rank, nbytes=message.nbytes)
+        sent.delay = self.link.latency_ms / 1e3
+        return self._add(SERVER if side == CLIENT else CLIENT, DECODE, what, j, message.decode, [sent], rank=0)
+
+    def _add(
+        self, side: str, activity: str, what: str, j: int, seconds: float, after: list[Operation],
+        *, rank: int, nbytes: int = 0,
+    ) -> Operation:  # fmt: skip
+        reverse = self.schedule == "gpipe" and "gradient" in what
+        # What has arrived is decoded in the order of arrival.
+        position = 0 if activity == DECODE else self.chunks - 1 - j if reverse else j
+        worker = activity if self.beside or activity == SEND else COMPUTE
+        if worker != activity:
+            rank -= len(_RANKS[self.schedule])  # the other side waits for it: before any pass
+        span = Span(side=side, activity=activity, what=what, micro_batch=j, start=0.0, end=0.0, nbytes=nbytes)
+        self.operations.append(Operation(span, (side, worker), seconds, (rank, position), after))
+        return self.operations[-1]

@@ -1,0 +1,177 @@
+"""One side's end of the connection: encodes and sends, receives and decodes, all while the main thread computes."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from splitlib.compressors import Compressor
+from splitlib.pipeline.remote.link import Link, Pace, sleep_until
+from splitlib.pipeline.remote.mailbox import Mailbox
+from splitlib.pipeline.remote.transport import Transport
+from splitlib.pipeline.remote.wire import GRADIENTS, KINDS, Frame, decode_frame, encode_frame, read_frame
+from splitlib.timeline import DECODE, ENCODE, SEND, Timeline
+
+_CLOSING_SECONDS = 2.0
+
+
+@dataclass
+class Count:
+    """What one kind of tensor has cost in training, in bytes."""
+
+    payload: int = 0
+    """Payloads, as the record counts them."""
+    wire: int = 0
+    """Whole messages: payloads, frames, and masks beside them."""
+    uncompressed: int = 0
+
+    def add(self, frame: Frame) -> None:
+        """Count one message."""
+        self.payload += frame.payload_nbytes
+        self.wire += frame.nbytes
+        self.uncompressed += frame.uncompressed
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A decoded tensor with what its frame says."""
+
+    frame: Frame
+    tensor: Tensor
+    beside: tuple[Tensor, ...]
+
+
+@dataclass(order=True)
+class _Job:
+    """What waits to be encoded or sent: gradients first, since the other side can finish a micro-batch with them."""
+
+    priority: int
+    number: int
+    run: Callable[[], None] | None = field(compare=False)
+    """None ends the thread."""
+
+
+class Endpoint:
+    """Threads around a transport: one encodes, one sends, one for each kind of message receives and decodes.
+
+    Within a kind everything stays in order, so compressors that learn meet the tensors in the schedule's order.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        mailbox: Mailbox,
+        *,
+        codecs: Mapping[int, Compressor],
+        receives: Sequence[int],
+        timeline: Timeline,
+        device: torch.device,
+        link: Link,
+    ) -> None:
+        """``codecs`` encode what this side sends, by kind; ``receives`` are the kinds that come."""
+        self.transport, self.mailbox, self.codecs, self.timeline = transport, mailbox, codecs, timeline
+        self.device, self.link, self._pace = device, link, Pace(link)
+        self.counts = {kind: Count() for kind in (*codecs, *receives)}
+        self._encodes, self._sends, self._delayed = (queue.PriorityQueue[_Job]() for _ in range(3))
+        self._numbers = itertools.count()
+        self._unsent: Counter[int] = Counter()
+        self._all_sent = threading.Condition()
+        self._threads: list[threading.Thread] = []
+        for work in (self._encodes, self._sends, self._delayed):
+            self._start(self._work, work)
+        for kind in receives:
+            self._start(self._receive, kind)
+
+    def _start(self, target: Callable[..., None], argument: object) -> None:
+        thread = threading.Thread(target=self._guarded, args=(target, argument), daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _guarded(self, target: Callable[..., None], argument: object) -> None:
+        """Whatever goes wrong in a thread is the main thread's to hear."""
+        try:
+            target(argument)
+        except Exception as error:
+            self.mailbox.fail(error)
+
+    # --- Sending ---
+
+    def send(self, frame: Frame, x: Tensor, beside: Sequence[Tensor] = ()) -> None:
+        """Encode and send ``x`` soon; nobody may change it."""
+        with self._all_sent:
+            self._unsent[frame.kind] += 1
+        self._queue(self._encodes, frame.kind, lambda: self._encode(frame, x.detach(), beside))
+
+    def _queue(self, jobs: queue.PriorityQueue[_Job], kind: int, run: Callable[[], None]) -> None:
+        jobs.put(_Job(0 if kind in GRADIENTS else 1, next(self._numbers), run))
+
+    def _work(self, jobs: queue.PriorityQueue[_Job]) -> None:
+        while (job := jobs.get()).run is not None:
+            job.run()
+
+    def _encode(self, frame: Frame, x: Tensor, beside: Sequence[Tensor]) -> None:
+        codec = self.codecs[frame.kind]
+        state = codec.state
+        with self.timeline.during(ENCODE, KINDS[frame.kind], frame.micro_batch):
+            frame, message = encode_frame(codec, x, frame, beside)
+        if not frame.training and codec.state is not state:
+            codec.state = state  # evaluation starts from what training learnt and leaves it alone
+        queued = time.perf_counter()
+        self._queue(self._sends, frame.kind, lambda: self._send(frame, message, queued))
+
+    def _send(self, frame: Frame, message: Tensor, queued: float) -> None:
+        """Put a message on the link. A shaped link is busy for as long as the rate says; another thread delivers."""
+        start, nbytes = time.perf_counter(), message.numel()
+        if self.link.shaped:
+            arrives = self._pace.leave(nbytes, queued)
+            self._delayed.put(_Job(0, next(self._numbers), lambda: self._deliver(frame, message, arrives)))
+            # By the link's own clock: a thread that overslept would seem to send its next message faster than the link.
+            end = arrives - 1e-3 * self.link.latency_ms
+            start = end - self.link.seconds(nbytes)
+        else:
+            self._deliver(frame, message, start)
+            end = time.perf_counter()
+        self.timeline.add(SEND, KINDS[frame.kind], frame.micro_batch, start, end, nbytes=nbytes)
+
+    def _deliver(self, frame: Frame, message: Tensor, moment: float) -> None:
+        sleep_until(moment)
+        self.transport.send(frame.kind, message)
+        with self._all_sent:
+            if frame.training:
+                self.counts[frame.kind].add(frame)
+            self._unsent[frame.kind] -= 1
+            self._all_sent.notify_all()
+
+    def flush(self) -> None:
+        """Wait until everything is sent."""
+        with self._all_sent:
+            while not self._all_sent.wait_for(lambda: not self._unsent.total(), timeout=0.2):
+                self.mailbox.check()
+
+    # --- Receiving ---
+
+    def _receive(self, kind: int) -> None:
+        for message in self.transport.messages(kind):
+            frame = read_frame(message)
+            with self.timeline.during(DECODE, KINDS[frame.kind], frame.micro_batch):
+                tensor, beside = decode_frame(frame, message, self.device)
+            if frame.training:
+                self.counts[kind].add(frame)
+            self.mailbox.put(kind, Arrival(frame, tensor, beside))
+
+    def close(self) -> None:
+        """Let go of the connection and end the threads; those that wait for a silent peer are left behind."""
+        for jobs in (self._encodes, self._sends, self._delayed):
+            jobs.put(_Job(-1, 0, None))
+        self.transport.close(self.codecs)
+        deadline = time.monotonic() + _CLOSING_SECONDS
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))

@@ -1,0 +1,130 @@
+"""Two machines meet: each proves to the other that it knows the shared secret, before anything else is said.
+
+Each side sends a random challenge and answers the other's with an HMAC over both and its own role. So the secret never
+travels, an answer cannot be used twice, and neither side's answer serves as the other's. What follows on the connection
+is neither encrypted nor signed: the README says how to run it through a VPN.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import os
+import secrets
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+from torch.distributed import Store  # type: ignore[attr-defined]
+
+from splitlib.errors import ConfigError, PeerError
+from splitlib.pipeline.remote.control import Control, read_message, write_message
+from splitlib.version import __version__
+
+PROTOCOL = 1
+SECRET = "SPLITLIB_SECRET"
+"""Environment variable: the secret that client and server share."""
+_SECONDS = 10.0
+VERSIONS = {"splitlib": __version__, "protocol": PROTOCOL}
+
+
+def read_secret(file: Path | None = None) -> bytes:
+    """Return the shared secret from ``file``, else from ``$SPLITLIB_SECRET``; empty if there is neither."""
+    if file is None:
+        return os.environ.get(SECRET, "").strip().encode()
+    try:
+        secret = file.read_bytes().strip()
+    except OSError as error:
+        raise ConfigError(f"secret file {file} cannot be read: {error.strerror}") from None
+    if not secret:
+        raise ConfigError(f"secret file {file} is empty; write a long random line into it")
+    return secret
+
+
+def greet_client(connection: socket.socket, secret: bytes) -> None:
+    """Server's side: prove ourselves to whoever connected, and have it prove itself.
+
+    Raises:
+        PeerError: it runs another version, does not know the secret, or speaks something else. It was told why.
+    """
+    connection.settimeout(_SECONDS)
+    ours = secrets.token_hex(16)
+    write_message(connection, {"kind": "challenge", "challenge": ours, "versions": VERSIONS})
+    answer = read_message(connection)
+    theirs = _text(answer, "challenge")
+    if answer.get("versions") != VERSIONS:
+        _refuse(connection, f"the client runs {_words(answer.get('versions'))}, the server {_words(VERSIONS)}")
+    if not hmac.compare_digest(_text(answer, "proof"), _proof(secret, "client", ours, theirs)):
+        _refuse(connection, f"wrong or missing secret; set ${SECRET} (or --secret-file) to the server's")
+    write_message(connection, {"kind": "welcome", "proof": _proof(secret, "server", ours, theirs)})
+
+
+def greet_server(connection: socket.socket, secret: bytes) -> None:
+    """Client's side of :func:`greet_client`."""
+    connection.settimeout(_SECONDS)
+    challenge = read_message(connection)
+    theirs, ours = _text(challenge, "challenge"), secrets.token_hex(16)
+    if challenge.get("versions") != VERSIONS:
+        raise PeerError(f"the server runs {_words(challenge.get('versions'))}, this client {_words(VERSIONS)}")
+    proof = _proof(secret, "client", theirs, ours)
+    write_message(connection, {"kind": "answer", "challenge": ours, "versions": VERSIONS, "proof": proof})
+    welcome = read_message(connection)
+    if welcome["kind"] == "refused":
+        raise PeerError(f"refused: {_text(welcome, 'reason')}")
+    if not hmac.compare_digest(_text(welcome, "proof"), _proof(secret, "server", theirs, ours)):
+        raise PeerError(f"it does not know the secret in ${SECRET} (or --secret-file)")
+
+
+def _proof(secret: bytes, role: str, server: str, client: str) -> str:
+    return hmac.new(secret, f"splitlib {role} {server} {client}".encode(), hashlib.sha256).hexdigest()
+
+
+def _refuse(connection: socket.socket, reason: str) -> None:
+    write_message(connection, {"kind": "refused", "reason": reason})
+    raise PeerError(reason)
+
+
+def _text(message: dict[str, Any], name: str) -> str:
+    value = message.get(name)
+    if not isinstance(value, str) or not value.isascii():
+        raise PeerError("it does not speak splitlib's protocol")
+    return value
+
+
+def _words(versions: object) -> str:
+    known = versions if isinstance(versions, dict) else {}
+    return ", ".join(f"{name} {known.get(name, 'unknown')}" for name in VERSIONS)
+
+
+class ControlStore(Store):
+    """The store through which gloo learns the other side's address: it travels over the control channel.
+
+    So no further port is open, and no stranger can answer in the peer's place.
+    """
+
+    def __init__(self, control: Control) -> None:
+        super().__init__()
+        self._control, self._values, self._lock = control, dict[str, bytes](), threading.Lock()
+
+    def set(self, key: str, value: str | bytes) -> None:
+        """Keep a value and send it to the other side."""
+        data = value.encode() if isinstance(value, str) else bytes(value)
+        self._values[key] = data
+        self._control.send("store", key=key, value=base64.b64encode(data).decode())
+
+    def get(self, key: str) -> bytes:
+        """Return a value of either side, waiting for it."""
+        self.wait([key])
+        return self._values[key]
+
+    def wait(self, keys: list[str], timeout: object = None) -> None:
+        """Wait until both sides have set ``keys``."""
+        while not self.check(keys):
+            message = self._control.receive("store", timeout=_SECONDS)
+            self._values[message["key"]] = base64.b64decode(message["value"])
+
+    def check(self, keys: list[str]) -> bool:
+        """Say whether all keys are set."""
+        return all(key in self._values for key in keys)

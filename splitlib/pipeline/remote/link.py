@@ -1,0 +1,86 @@
+"""A network link of a chosen rate and latency, shaped in process: no root needed, the same on every machine."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+
+from splitlib.errors import ConfigError
+
+_RATES = {"kbit": 1e-3, "mbit": 1.0, "gbit": 1e3}
+_TIMES = {"us": 1e-3, "ms": 1.0, "s": 1e3}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """What a message meets on its way, in each direction on its own (full duplex)."""
+
+    rate_mbit: float = 0.0
+    """Million bits a second; 0: as fast as it goes."""
+    latency_ms: float = 0.0
+    """From the last bit sent to its arrival. It delays a message, not those behind it."""
+
+    @classmethod
+    def parse(cls, rate: str = "", latency: str = "") -> Link:
+        """Read what the command line takes.
+
+        >>> Link.parse("1Gbit", "2.5ms")
+        Link(rate_mbit=1000.0, latency_ms=2.5)
+        """
+        return cls(
+            rate_mbit=_quantity("link", rate, _RATES, "50Mbit") if rate else 0.0,
+            latency_ms=_quantity("latency", latency, _TIMES, "10ms") if latency else 0.0,
+        )
+
+    def __str__(self) -> str:
+        rate = f"{self.rate_mbit:g} Mbit/s" if self.rate_mbit else "as fast as it goes"
+        return f"{rate}, {self.latency_ms:g} ms" if self.latency_ms else rate
+
+    @property
+    def shaped(self) -> bool:
+        """False for a link that is just as fast as it is."""
+        return bool(self.rate_mbit or self.latency_ms)
+
+    def seconds(self, nbytes: int) -> float:
+        """Return how long a message keeps the link busy.
+
+        >>> Link(rate_mbit=50).seconds(6_250_000)
+        1.0
+        """
+        return 8e-6 * nbytes / self.rate_mbit if self.rate_mbit else 0.0
+
+
+class Pace:
+    """One direction of a link in real time: messages leave one after the other."""
+
+    def __init__(self, link: Link) -> None:
+        self.link, self._free_at = link, 0.0
+
+    def leave(self, nbytes: int, since: float) -> float:
+        """Wait until the last bit of the next message, ready ``since``, has left; return when it arrives.
+
+        Both times are ``perf_counter``'s. Oversleeping costs the link nothing: the next message follows without a gap.
+        """
+        self._free_at = max(self._free_at, since) + self.link.seconds(nbytes)
+        sleep_until(self._free_at)
+        return self._free_at + 1e-3 * self.link.latency_ms
+
+
+def sleep_until(moment: float) -> None:
+    """Wait until ``perf_counter`` shows ``moment``."""
+    left = moment - time.perf_counter()
+    if left > 0:
+        time.sleep(left)
+
+
+def _quantity(name: str, text: str, units: dict[str, float], example: str) -> float:
+    """Return the number in ``text`` in the unit of which ``units`` gives the others' worth."""
+    match = re.fullmatch(r"([0-9.]+)\s*([a-z]+)", text.strip().lower().removesuffix("/s"))
+    try:
+        number = float(match[1]) * units[match[2]] if match else 0.0
+    except (KeyError, ValueError):
+        number = 0.0
+    if number <= 0 and not (name == "latency" and match and match[2] in units):
+        raise ConfigError(f"{name} {text!r} is none; write a number and a unit ({', '.join(units)}), such as {example}")
+    return number

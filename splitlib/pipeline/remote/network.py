@@ -1,0 +1,166 @@
+"""Two machines over TCP: the server listens and serves one client after the other, the client dials.
+
+The well-known port carries the control channel. The tensors' connection is gloo's own, between the two addresses that
+the control channel already joins; its addresses are exchanged over that channel, so no further port has a known number.
+"""
+
+from __future__ import annotations
+
+import socket
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from splitlib.errors import ConfigError, PeerError, SplitlibError
+from splitlib.pipeline.remote.client import Line
+from splitlib.pipeline.remote.control import PATIENCE, SocketControl
+from splitlib.pipeline.remote.handshake import SECRET, ControlStore, greet_client, greet_server
+from splitlib.pipeline.remote.mailbox import Mailbox
+from splitlib.pipeline.remote.server import serve
+from splitlib.pipeline.remote.transport import gloo_transport
+
+DEFAULT_PORT = 29511
+_CONNECT_SECONDS = 10.0
+Log = Callable[[str], None]
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Return host and port.
+
+    >>> parse_address("10.0.0.2:29511"), parse_address("[::1]:80")
+    (('10.0.0.2', 29511), ('::1', 80))
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        host, port = text, str(DEFAULT_PORT)
+    if not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
+        raise ConfigError(f"server {text!r} is no address; write HOST:PORT, such as 10.0.0.2:{DEFAULT_PORT}")
+    return host.strip("[]"), int(port)
+
+
+def dial(address: tuple[str, int], secret: bytes, *, patience: float = PATIENCE) -> Line:
+    """Connect to a server and prove to each other that both know the secret.
+
+    Raises:
+        PeerError: nobody answers, or the other side is refused or refuses.
+    """
+    peer = f"the server {address[0]}:{address[1]}"
+    try:
+        connection = socket.create_connection(address, timeout=_CONNECT_SECONDS)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise PeerError(f"{peer} cannot be reached ({reason}); start it with python -m splitlib server") from None
+    try:
+        greet_server(connection, secret)
+    except (PeerError, OSError) as error:
+        connection.close()
+        raise PeerError(f"{peer} cannot be used: {error}") from None
+    return _line(connection, peer, patience, rank=1)
+
+
+def _line(connection: socket.socket, peer: str, patience: float, rank: int) -> Line:
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    address = connection.getsockname()[0]
+    control = SocketControl(connection, Mailbox(peer), patience)
+    return Line(
+        control=control,
+        transport=lambda: gloo_transport(ControlStore(control), rank, address),
+        turn=nullcontext(),
+    )
+
+
+@dataclass(kw_only=True)
+class Server:
+    """Listens, and serves one client after the other."""
+
+    bind: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    """0 takes any free one."""
+    secret: bytes = b""
+    hub: Path | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    required: Mapping[str, Any] = field(default_factory=dict)
+    """Settings that a client's config must have."""
+    patience: float = PATIENCE
+    log: Log = print
+
+    def run(self, *, once: bool = False) -> None:
+        """Serve clients for ever, or the first that is let in.
+
+        Raises:
+            ConfigError: the address cannot be bound, or strangers could reach it and there is no secret.
+            SplitlibError: with ``once``, whatever ended the client's run early.
+        """
+        with self._listening() as listener:
+            while True:
+                connection, where = listener.accept()
+                client = f"{where[0]}:{where[1]}"
+                try:
+                    greet_client(connection, self.secret)
+                except (PeerError, OSError) as error:
+                    self.log(f"turned {client} away: {error}")
+                    connection.close()
+                    continue
+                trouble = self._serve(connection, client)
+                if once and trouble is not None:
+                    raise trouble
+                if once:
+                    return
+
+    @contextmanager
+    def _listening(self) -> Iterator[socket.socket]:
+        try:
+            family = socket.AF_INET6 if ":" in self.bind else socket.AF_INET
+            listener = socket.create_server((self.bind, self.port), family=family)
+        except OSError as error:
+            raise ConfigError(f"cannot listen on {self.bind}:{self.port}: {error.strerror}") from None
+        with listener:
+            host, port = listener.getsockname()[:2]
+            if not self.secret and not _is_loopback(host):
+                raise ConfigError(
+                    f"listening on {host} needs a shared secret, or anybody could use this server: "
+                    f"set ${SECRET} or --secret-file on both sides"
+                )
+            self.port = port
+            self.log(f"listening on {host}:{port}")
+            yield listener
+
+    def _serve(self, connection: socket.socket, client: str) -> Exception | None:
+        """Serve one client, and return what ended it early; whatever that is, the next one is welcome."""
+        self.log(f"{client} connected")
+        line = _line(connection, f"the client {client}", self.patience, rank=0)
+        control = line.control
+        try:
+            session = serve(line, hub=self.hub, device=self.device, required=self.required, log=self.log)
+            self.log(f"{client} finished its run at step {session.step}")
+            return None
+        except PeerError as error:
+            self.log(str(error))
+            return self._end(line, error)
+        except SplitlibError as error:
+            self.log(f"{client} ended at step {control.mailbox.step}: {error}")
+            return self._end(line, error)
+        except Exception as error:
+            self.log(f"{client} ended at step {control.mailbox.step} by an error of this program:")
+            self.log(traceback.format_exc())
+            return self._end(line, error)
+        except KeyboardInterrupt:
+            control.close("Ctrl-C")
+            raise
+        finally:
+            control.close()
+
+    def _end(self, line: Line, error: Exception) -> Exception:
+        if not line.control.mailbox.lost:
+            line.control.send("refused", reason=str(error))
+            line.control.close(str(error))
+        return error
+
+
+def _is_loopback(host: str) -> bool:
+    return host.startswith("127.") or host == "::1"

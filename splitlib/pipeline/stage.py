@@ -1,0 +1,66 @@
+"""A stage as every engine runs it: in its precision, with random numbers that depend on nothing that ran before."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+Values = tuple[Tensor, ...]
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass
+class Clock:
+    """Which optimizer step the stages are in: their engine sets it before each batch."""
+
+    seed: int = 0
+    step: int = 0
+
+
+class Stage(nn.Module):
+    """One part of a split model, called with one micro-batch after the other.
+
+    In training, its device's generator is seeded before each micro-batch from the run's seed, the step, the stage
+    and the micro-batch. So dropout is the same whichever engine runs the stages, in whatever order and on however many
+    machines.
+    """
+
+    def __init__(self, layers: nn.Module, index: int, clock: Clock, precision: str, device: torch.device) -> None:
+        super().__init__()
+        self.layers, self.index, self.clock, self.precision = layers, index, clock, precision
+        self.device = device
+
+    def forward(self, values: Values, micro_batch: int) -> Values:
+        """Return what the stage makes of its ``micro_batch``-th part of the batch."""
+        if self.training:
+            seed_device(self.device, stage_seed(self.clock.seed, self.clock.step, self.index, micro_batch))
+        with self._autocast():
+            return self.layers(values)
+
+    def _autocast(self) -> torch.autocast | nullcontext[None]:
+        """Return autocast as a stage enters it itself: torchgpipe's threads do not inherit it."""
+        dtype = PRECISIONS.get(self.precision)
+        return torch.autocast(self.device.type, dtype=dtype) if dtype else nullcontext()
+
+
+def seed_device(device: torch.device, seed: int) -> None:
+    """Seed the generator of ``device`` alone: a stage on another device may be drawing from its own at this moment."""
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.default_generators[index].manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
+
+
+def stage_seed(*numbers: int) -> int:
+    """Return 64 bits that look random and depend on all the numbers, the same on every machine.
+
+    >>> stage_seed(0, 1, 2, 3) == stage_seed(0, 1, 2, 3) != stage_seed(0, 1, 3, 2)
+    True
+    """
+    text = ",".join(map(str, numbers))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")

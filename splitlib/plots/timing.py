@@ -1,0 +1,196 @@
+"""Figures of time: who did what when, time against link rate, ratio against time, bars by method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+
+from splitlib.plots import COLOURS, MARKERS
+from splitlib.timeline import COMPUTE, DECODE, ENCODE, SEND, WAIT, Span
+
+FORWARD, BACKWARD, OPTIMIZER, WAITING = "forward", "backward", "optimizer", "waiting (bubble)"
+# Told apart without colour as well: by hatching, and the optimizer by its darkness.
+_LOOKS: Mapping[str, Mapping[str, object]] = {
+    FORWARD: {"facecolor": COLOURS[4], "edgecolor": "black"},
+    BACKWARD: {"facecolor": COLOURS[5], "edgecolor": "black", "hatch": "////"},
+    OPTIMIZER: {"facecolor": "#404040", "edgecolor": "black"},
+    WAITING: {"facecolor": "white", "edgecolor": "#B0B0B0", "hatch": "...."},
+}
+_LANES = (COMPUTE, ENCODE, SEND, DECODE)
+_NUMBERED = 0.012  # share of the axis a bar must have to show its micro-batch's number
+# Where a point's text stands, by method: so that neighbours of different methods do not cover each other's.
+_CORNERS = ((1, 1), (1, 1), (1, -1), (-1, 1))
+HATCHES = ("", "////", "....", "xxxx")
+
+
+def gantt(ax: Axes, spans: Sequence[Span], *, kind: str) -> None:
+    """Draw the spans of one batch, a line for each side and activity, in ms from the first start.
+
+    Numbers are micro-batches. Waits (:func:`splitlib.timeline.with_waits`) are drawn where the side computes.
+
+    Args:
+        ax: where to draw.
+        spans: of any number of sides.
+        kind: ``measured``, ``simulated`` or ``predicted``; it stands in the title.
+    """
+    lanes = _lanes(spans)
+    begin, end = (1e3 * f(times) for f, times in ((min, [s.start for s in spans]), (max, [s.end for s in spans])))
+    for span in spans:
+        lane = lanes.index((span.side, COMPUTE if span.activity == WAIT else span.activity))
+        start, width = 1e3 * span.start - begin, 1e3 * (span.end - span.start)
+        look, waits = _LOOKS[_meaning(span)], span.activity == WAIT
+        ax.barh(lane, width, left=start, height=0.8, linewidth=0.6, zorder=2 if waits else 3, **look)  # type: ignore[arg-type]
+        if not waits and span.what != OPTIMIZER and width > _NUMBERED * (end - begin):
+            ax.text(start + width / 2, lane, str(span.micro_batch), ha="center", va="center", fontsize=7, zorder=4,
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6})  # fmt: skip
+    ax.set_yticks(range(len(lanes)), [f"{side} {activity}" for side, activity in lanes])
+    ax.set(xlabel="time [ms]", xlim=(0, end - begin))
+    ax.set_title(f"{kind}: {end - begin:,.0f} ms a batch", loc="left", fontsize=10)
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    present = {_meaning(span) for span in spans}
+    keys = [Patch(label=name, **look) for name, look in _LOOKS.items() if name in present]  # type: ignore[arg-type]
+    ax.legend(handles=keys, ncols=len(keys), loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=8)
+
+
+def _lanes(spans: Sequence[Span]) -> list[tuple[str, str]]:
+    """Return side and activity of each line, those without spans left out; a side that only waits has its line."""
+    seen = {(s.side, COMPUTE if s.activity == WAIT else s.activity) for s in spans}
+    sides = dict.fromkeys(s.side for s in sorted(spans, key=lambda span: span.start))
+    return [(side, activity) for side in sides for activity in _LANES if (side, activity) in seen]
+
+
+def _meaning(span: Span) -> str:
+    if span.activity == WAIT:
+        return WAITING
+    if span.what == OPTIMIZER:
+        return OPTIMIZER
+    return BACKWARD if "gradient" in span.what else FORWARD
+
+
+def time_by_rate(ax: Axes, times: pd.DataFrame, *, crossings: Mapping[str, Sequence[float]], kind: str) -> None:
+    """Draw time per batch against link rate, a line for each column, and where a line crosses the first.
+
+    Args:
+        ax: where to draw.
+        times: seconds per batch; the index is the rate in Mbit/s, ascending.
+        crossings: rates in Mbit/s by column, as :func:`splitlib.pipeline.predict.break_even` finds them.
+        kind: ``measured``, ``simulated`` or ``predicted``.
+    """
+    rates = times.index.to_numpy(float)
+    for position, name in enumerate(times.columns):
+        colour = COLOURS[position % len(COLOURS)]
+        every = (position, max(1, len(rates) // 6))  # markers of lines that coincide stand beside each other
+        marker = MARKERS[position % len(MARKERS)]
+        ax.plot(rates, 1e3 * times[name], color=colour, marker=marker, markersize=5, markevery=every, label=name)
+        for rate in crossings.get(str(name), ()):
+            height = 1e3 * float(np.exp(np.interp(np.log(rate), np.log(rates), np.log(times[name]))))
+            ax.plot(rate, height, "o", markersize=10, markerfacecolor="none", markeredgecolor=colour, zorder=4)
+            ax.annotate(rate_text(rate), (rate, height), xytext=(7, 7), textcoords="offset points", fontsize=8)
+    ax.set(xscale="log", yscale="log", xlabel="link rate, each direction", ylabel=f"{kind} time per batch [ms]")
+    decades = 10.0 ** np.arange(np.floor(np.log10(rates[0])), np.ceil(np.log10(rates[-1])) + 1)
+    ax.xaxis.set_major_locator(FixedLocator(list(decades)))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: rate_text(rate)))
+    ax.set_xlim(rates[0], rates[-1])
+    ax.legend(fontsize=8)
+
+
+def rate_text(mbit: float) -> str:
+    """Return a link rate in words, to two digits.
+
+    >>> rate_text(50), rate_text(1260)
+    ('50 Mbit/s', '1.3 Gbit/s')
+    """
+    value, unit = (mbit / 1000, "Gbit/s") if mbit >= 999.5 else (mbit, "Mbit/s")
+    return f"{float(f'{value:.2g}'):g} {unit}"
+
+
+def ratio_and_time(ax: Axes, points: pd.DataFrame, *, kind: str, methods: Sequence[str]) -> None:
+    """Draw time against compression ratio, both on logarithmic axes, with a colour and marker for each method.
+
+    Args:
+        ax: where to draw; the caller names the y axis and its unit.
+        points: columns ``method``, ``compression_ratio``, ``time`` and ``text``, which stands beside the point.
+        kind: ``reported`` (drawn hollow), ``measured``, ``simulated`` or ``predicted``.
+        methods: all methods of all panels, so that a method looks the same in each.
+    """
+    for method, group in points.dropna(subset=["time"]).groupby("method", sort=False):
+        position = list(methods).index(str(method))
+        colour, marker = COLOURS[position % len(COLOURS)], MARKERS[position % len(MARKERS)]
+        ax.plot(
+            group["compression_ratio"], group["time"], linestyle="none", marker=marker, markersize=8, label=method,
+            markeredgewidth=1.5, markeredgecolor=colour, markerfacecolor="white" if kind == "reported" else colour,
+        )  # fmt: skip
+        right, above = _CORNERS[position % len(_CORNERS)]
+        for ratio, time, text in zip(group["compression_ratio"], group["time"], group["text"], strict=True):
+            ax.annotate(str(text), (ratio, time), xytext=(7 * right, 6 * above), textcoords="offset points",
+                        ha="left" if right > 0 else "right", va="center", fontsize=7)  # fmt: skip
+    ax.set(xscale="log", yscale="log", xlabel="compression ratio (bytes sent / uncompressed)")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_locator(NullLocator())
+    ax.margins(0.15)
+    ax.set_title(kind, loc="left", fontsize=10)
+    ax.legend(fontsize=8)
+
+
+def predicted_and_measured(ax: Axes, points: pd.DataFrame) -> None:
+    """Draw measured against predicted seconds on equal logarithmic axes; on the diagonal both are the same.
+
+    ``points`` has the columns ``predicted``, ``measured``, ``method`` (a colour each) and ``chunks`` (a marker each).
+    """
+    methods, chunks = (list(dict.fromkeys(points[name])) for name in ("method", "chunks"))
+    for (method, number), group in points.groupby(["method", "chunks"], sort=False):
+        ax.plot(
+            group["predicted"], group["measured"], linestyle="none", markersize=8, markeredgecolor="black",
+            marker=MARKERS[chunks.index(number) % len(MARKERS)], color=COLOURS[methods.index(method) % len(COLOURS)],
+        )  # fmt: skip
+    values = points[["predicted", "measured"]].to_numpy(float)
+    ends = (0.8 * values.min(), 1.25 * values.max())
+    ax.plot(ends, ends, color="black", linewidth=0.8, zorder=1)
+    ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal",
+           xlabel="predicted time per batch [s]", ylabel="measured time per batch [s]")  # fmt: skip
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_locator(NullLocator())
+    keys = [Patch(label=name, color=COLOURS[i % len(COLOURS)]) for i, name in enumerate(methods)]
+    looks = [
+        Line2D([], [], linestyle="none", marker=MARKERS[i % len(MARKERS)], color="black", label=f"chunks {number}")
+        for i, number in enumerate(chunks)
+    ]
+    ax.legend(handles=[*keys, *looks], fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1.0))
+
+
+def grouped_bars(ax: Axes, heights: pd.DataFrame, *, kind: str, format: str = "{:.2f}") -> None:
+    """Draw a group of bars for each row of ``heights``, a bar for each column, with its value above it.
+
+    A blank (NaN) leaves its place empty and says *not run*. Reported bars are drawn hollow.
+    """
+    places, width = np.arange(len(heights)), 0.8 / max(len(heights.columns), 1)
+    for position, name in enumerate(heights.columns):
+        values = heights[name].to_numpy(float)
+        left = places + (position - (len(heights.columns) - 1) / 2) * width
+        colour = COLOURS[position % len(COLOURS)]
+        ax.bar(
+            left, np.nan_to_num(values), width * 0.92, label=f"{heights.columns.name or ''} {name}".strip(),
+            edgecolor=colour if kind == "reported" else "white", linewidth=1.2,
+            facecolor="white" if kind == "reported" else colour, hatch=HATCHES[position % len(HATCHES)],
+        )  # fmt: skip
+        for x, value in zip(left, values, strict=True):
+            text = "not run" if np.isnan(value) else format.format(value)
+            ax.annotate(text, (x, 0 if np.isnan(value) else value), xytext=(0, 2), textcoords="offset points",
+                        ha="center", fontsize=7, rotation=90 if np.isnan(value) else 0)  # fmt: skip
+    ax.set_xticks(places, [str(name) for name in heights.index])
+    ax.set_title(kind, loc="left", fontsize=10)
+    ax.grid(axis="x", visible=False)
+    ax.margins(y=0.12)
+    ax.legend(fontsize=8)

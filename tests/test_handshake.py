@@ -1,0 +1,220 @@
+"""Who may use a server, and what each side is told when it may not; over real sockets, with the server in a thread."""
+
+import contextlib
+import json
+import socket
+import threading
+import time
+
+import pytest
+
+from splitlib import experiment
+from splitlib.errors import ConfigError, PeerError
+from splitlib.pipeline.engine import Start
+from splitlib.pipeline.remote import handshake
+from splitlib.pipeline.remote.control import read_message, write_message
+from splitlib.pipeline.remote.network import Server, dial
+from tests.support import TINY
+
+CONFIG = TINY.replace(engine="two_machines", epochs=1, train_samples=32)
+
+
+@contextlib.contextmanager
+def serving(secret: bytes = b"word", **options):
+    """A server in a thread, which ends with the block; yields it and its log."""
+    log, listening = [], threading.Event()
+
+    def note(line: str) -> None:
+        log.append(line)
+        listening.set()
+
+    server = Server(port=0, secret=secret, log=note, **options)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    assert listening.wait(10)
+    yield server, log
+
+
+def says(log: list[str], words: str) -> bool:
+    """Wait until the server's last line has ``words``."""
+    deadline = time.monotonic() + 10
+    while words not in log[-1] and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return words in log[-1]
+
+
+def run_on(server: Server, config=CONFIG, secret: bytes = b"word"):
+    return experiment.run(config, server=lambda: dial(("127.0.0.1", server.port), secret))
+
+
+def test_the_right_secret_lets_in(monkeypatch):
+    monkeypatch.setenv(handshake.SECRET, "word")
+    with serving() as (server, log):
+        assert len(experiment.run(CONFIG, server=f"127.0.0.1:{server.port}").history) == 1
+        assert log[1].endswith(" connected") and CONFIG.key in log[2]
+
+
+@pytest.mark.parametrize("secret", [b"", b"wrong"], ids=["missing", "wrong"])
+def test_another_secret_is_turned_away_before_anything_else_is_said(secret):
+    with serving() as (server, log):
+        with pytest.raises(PeerError, match="wrong or missing secret; set "):
+            run_on(server, secret=secret)
+        assert says(log, "wrong or missing secret") and log[-1].startswith("turned 127.0.0.1:")
+        assert not any("config" in line for line in log)
+        assert len(run_on(server).history) == 1, "the next client is served"
+
+
+def test_a_server_that_does_not_know_the_secret_is_found_out():
+    """An impostor accepts whatever proof it is given; its own is wrong."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def pretend() -> None:
+        connection, _ = listener.accept()
+        write_message(connection, {"kind": "challenge", "challenge": "00", "versions": handshake.VERSIONS})
+        read_message(connection)
+        write_message(connection, {"kind": "welcome", "proof": "00"})
+
+    threading.Thread(target=pretend, daemon=True).start()
+    with pytest.raises(PeerError, match="does not know the secret"):
+        dial(listener.getsockname(), b"word")
+
+
+def test_an_answer_recorded_once_opens_nothing_later():
+    with serving() as (server, _):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+            recorded = _proof(read_message(connection)["challenge"])
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+            read_message(connection)
+            write_message(connection, recorded)
+            assert read_message(connection)["kind"] == "refused"
+
+
+def _proof(challenge: str) -> dict:
+    proof = handshake._proof(b"word", "client", challenge, "00")
+    return {"kind": "answer", "challenge": "00", "versions": handshake.VERSIONS, "proof": proof}
+
+
+def test_another_version_is_refused_with_both(monkeypatch):
+    with serving() as (server, log):
+        theirs = {**handshake.VERSIONS, "splitlib": "9.9"}
+        connection = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+        challenge = read_message(connection)
+        write_message(connection, {**_proof(challenge["challenge"]), "versions": theirs})
+        reason = read_message(connection)["reason"]
+        assert "client runs splitlib 9.9" in reason and f"server splitlib {handshake.__version__}" in reason
+        assert says(log, reason)
+
+
+def test_a_client_refuses_a_server_of_another_version(monkeypatch):
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def pretend() -> None:
+        connection, _ = listener.accept()
+        versions = {"splitlib": "9.9", "protocol": 1}
+        write_message(connection, {"kind": "challenge", "challenge": "00", "versions": versions})
+        connection.recv(1)
+
+    threading.Thread(target=pretend, daemon=True).start()
+    with pytest.raises(PeerError, match=r"server runs splitlib 9\.9, protocol 1, this client splitlib"):
+        dial(listener.getsockname(), b"word")
+
+
+def test_a_setting_the_server_was_started_with_must_match():
+    with serving(required={"compressor": "sort", "chunks": 2}) as (server, log):
+        with pytest.raises(PeerError, match="compressor is 'none' on the client and 'sort' on the server"):
+            run_on(server)
+        assert says(log, "compressor is 'none' on the client")
+        assert run_on(server, CONFIG.replace(compressor="sort")).config.compressor == "sort"
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 8, b"\x02\x00\x00\x00[]", b"\x04\x00\x00\x00{}{}"],
+    ids=["http", "huge", "list", "no json"],
+)
+def test_strangers_are_turned_away(junk):
+    with serving() as (server, log):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+            connection.sendall(junk)
+            with contextlib.suppress(OSError):  # the server may have hung up already
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(4096):
+                    pass
+        assert says(log, "does not speak splitlib's protocol"), log
+        assert len(run_on(server).history) == 1
+
+
+def test_nobody_listening_is_one_line():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(PeerError, match=f"the server 127.0.0.1:{port} cannot be reached .*python -m splitlib server"):
+        dial(("127.0.0.1", port), b"word")
+
+
+def test_other_machines_need_a_secret():
+    with pytest.raises(ConfigError, match=r"listening on 0\.0\.0\.0 needs a shared secret"):
+        Server(bind="0.0.0.0", port=0, log=lambda line: None).run()
+
+
+def test_a_taken_port_is_one_line():
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(ConfigError, match=r"cannot listen on 127\.0\.0\.1:\d+: Address already in use"),
+    ):
+        Server(port=taken.getsockname()[1], log=lambda line: None).run()
+
+
+def test_secrets_come_from_a_file_or_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv(handshake.SECRET, " from outside\n")
+    assert handshake.read_secret() == b"from outside"
+    (tmp_path / "secret").write_text("from a file\n")
+    assert handshake.read_secret(tmp_path / "secret") == b"from a file"
+    (tmp_path / "empty").touch()
+    with pytest.raises(ConfigError, match="is empty"):
+        handshake.read_secret(tmp_path / "empty")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        handshake.read_secret(tmp_path / "missing")
+
+
+def test_the_secret_never_travels():
+    """What a listener between the two would see of the handshake."""
+    here, there = socket.socketpair()
+    heard, sendall = [], socket.socket.sendall
+
+    class Overheard(socket.socket):
+        def sendall(self, data, *arguments):
+            heard.append(bytes(data))
+            return sendall(self, data, *arguments)
+
+    ends = [Overheard(fileno=end.detach()) for end in (here, there)]
+    thread = threading.Thread(target=handshake.greet_client, args=(ends[0], b"word"))
+    thread.start()
+    handshake.greet_server(ends[1], b"word")
+    thread.join()
+    assert len(heard) == 3 and not any(b"word" in data for data in heard)
+    assert json.loads(heard[2][4:])["kind"] == "welcome"
+
+
+def test_a_client_that_leaves_before_the_first_tensor_leaves_the_server_for_the_next():
+    with serving() as (server, log):
+        line = dial(("127.0.0.1", server.port), b"word")
+        start = Start(config=CONFIG, num_labels=2, data_fingerprint="", total_steps=2, step=0)
+        line.control.send("hello", **start.to_dict(), link={"rate_mbit": 0, "latency_ms": 0})
+        assert line.control.receive("ready", timeout=30)["parameters"] > 0
+        line.control.close("changed its mind")
+        assert says(log, "was lost at step 0: it ended: changed its mind"), log
+        assert len(run_on(server).history) == 1
+
+
+def test_an_impossible_hello_is_refused_and_the_next_client_served():
+    with serving() as (server, _):
+        line = dial(("127.0.0.1", server.port), b"word")
+        line.control.send("hello", config={"task": "mnist"}, link={}, num_labels=2, data_fingerprint="", total_steps=2)
+        with pytest.raises(PeerError, match="refused: the client's hello lacks 'step'"):
+            line.control.receive("ready", timeout=30)
+        line = dial(("127.0.0.1", server.port), b"word")
+        hello = {"config": {"task": "mnist"}, "link": {}, "num_labels": 2, "data_fingerprint": "", "total_steps": 2}
+        line.control.send("hello", **hello, step=0)
+        with pytest.raises(PeerError, match="refused: unknown task 'mnist'"):
+            line.control.receive("ready", timeout=30)
+        assert len(run_on(server).history) == 1

@@ -1,0 +1,212 @@
+"""torchgpipe in every mode: any number of stages, recomputation, batch norm and the loss of micro-batches."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from splitlib.compressors import make_compressor
+from splitlib.errors import ConfigError
+from splitlib.models.mobilenet import mobilenet_v2, mobilenet_v2_tiny
+from splitlib.models.roberta import add_lora, roberta_tiny
+from splitlib.partition import balanced_cuts, split, unit_macs, units
+from splitlib.pipeline import build_pipeline
+from splitlib.pipeline.recompute import recomputed
+from tests.support import TINY, trainer_of
+
+CPU = torch.device("cpu")
+VISION = TINY.replace(
+    task="cifar10", model="mobilenet_v2_tiny", image_size=32, chunks=4, optimizer="sgd", lr=0.05, epochs=1
+)
+LOW_RANK = {"compressor": "power_iteration", "compressor_options": {"rank": 2}}
+
+
+def pipeline_of(model, partition, *, chunks=1, cuts=(), stages=3, codec="none", **modes):
+    parts = split(model, partition, stages=stages, at=cuts).parts
+    compressor = make_compressor(codec)
+    return build_pipeline(
+        parts, devices=[CPU] * len(parts), chunks=chunks, activations=compressor, gradients=compressor, **modes
+    )
+
+
+def gradients(module: nn.Module) -> dict[str, torch.Tensor]:
+    """By the layer's own name, whatever the containers around it."""
+    return {name: p.grad for name, p in module.named_parameters()}
+
+
+def accumulated(model, images, labels, chunks):
+    """Gradient accumulation on the unsplit model: each micro-batch's share of the batch's mean loss."""
+    for part, wanted in zip(images.chunk(chunks), labels.chunk(chunks), strict=True):
+        loss = nn.functional.cross_entropy(model(part), wanted) * len(wanted) / len(labels)
+        loss.backward()
+    return [p.grad for p in model.parameters()]
+
+
+# --- The unsplit model's gradients ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [8, 7])
+@pytest.mark.parametrize("partition, cuts", [("first_last", ()), ("custom", (4,)), ("custom", (1, 2, 4, 6))])
+def test_identity_equals_gradient_accumulation_on_the_unsplit_model(partition, cuts, size):
+    torch.manual_seed(0)
+    unsplit = mobilenet_v2_tiny(10).train()
+    pipeline = pipeline_of(copy.deepcopy(unsplit), partition, chunks=4, cuts=cuts).train()
+    images, labels = torch.randn(size, 3, 64, 64), torch.randint(0, 10, (size,))
+    wanted = accumulated(unsplit, images, labels, 4)
+    pipeline.train_batch((images,), labels, step=0, scale=lambda loss: loss)
+    found = [p.grad for p in pipeline.parameters()]
+    assert len(found) == len(wanted)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+    statistics = [b for b in pipeline.buffers() if b.is_floating_point()]
+    for one, other in zip(statistics, [b for b in unsplit.buffers() if b.is_floating_point()], strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_sum_back_propagates_every_micro_batchs_mean_undivided():
+    torch.manual_seed(0)
+    model, images, labels = mobilenet_v2_tiny(10), torch.randn(8, 3, 32, 32), torch.randint(0, 10, (8,))
+    mean, total = (
+        pipeline_of(copy.deepcopy(model), "first_last", chunks=4, micro_batch_loss=kind).train()
+        for kind in ("mean", "sum")
+    )
+    losses = [p.train_batch((images,), labels, step=0, scale=lambda loss: loss) for p in (mean, total)]
+    assert losses[0] == losses[1], "what is reported is the batch's mean"
+    for one, other in zip(mean.parameters(), total.parameters(), strict=True):
+        torch.testing.assert_close(4 * one.grad, other.grad, rtol=1e-4, atol=1e-6)
+
+
+# --- Recomputation ----------------------------------------------------------------------------------------------------
+
+
+def trained(config):
+    """Losses, weights (statistics included) and traffic after three steps."""
+    trainer = trainer_of(config)
+    batches = [batch for batch, _ in zip(trainer.rest_of_epoch(), range(3), strict=False)]
+    losses = []
+    for inputs, labels in batches:
+        losses.append(trainer.step(inputs, labels))
+        trainer.state.step += 1
+    return losses, trainer.engine.state_dict(), trainer.engine.traffic, trainer.engine.compressor_state()
+
+
+@pytest.mark.parametrize("mode", ["except_last", "always"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        TINY.replace(chunks=4),  # has dropout
+        TINY.replace(chunks=4, **LOW_RANK),  # learns from what it encodes
+        TINY.replace(chunks=3, compressor="sort", partition="custom", cuts="2,4,6"),
+        TINY.replace(chunks=2, lora_rank=2),
+        VISION,
+        VISION.replace(batch_norm="deferred", precision="bf16"),
+    ],
+    ids=["text", "low rank", "four stages", "lora", "vision", "deferred"],
+)
+def test_recomputing_changes_no_bit_and_no_byte(config, mode):
+    losses, weights, traffic, learnt = trained(config)
+    again = trained(config.replace(recompute=mode))
+    assert again[0] == losses and len(set(losses)) == 3
+    assert weights.keys() == again[1].keys()
+    assert [name for name in weights if not torch.equal(weights[name], again[1][name])] == []
+    assert again[2] == traffic
+    assert all(a is b or torch.equal(a, b) for a, b in zip(learnt, again[3], strict=True))
+
+
+@pytest.mark.parametrize("mode, runs", [("never", 4), ("except_last", 7), ("always", 8)])
+def test_what_recomputes_runs_twice(mode, runs):
+    pipeline = pipeline_of(mobilenet_v2_tiny(10), "first_last", chunks=4, recompute=mode).train()
+    calls = []
+    first_conv = next(m for m in pipeline.modules() if isinstance(m, nn.Conv2d))
+    first_conv.register_forward_hook(lambda *_: calls.append(1))
+    images, labels = torch.randn(4, 3, 64, 64), torch.arange(4)
+    pipeline.train_batch((images,), labels, step=0, scale=lambda loss: loss)
+    assert len(calls) == runs
+    calls.clear()
+    pipeline.eval()(images)
+    assert len(calls) == 4, "evaluation has no backward pass to recompute for"
+
+
+def test_a_short_batch_keeps_its_own_last_micro_batch():
+    assert [recomputed("except_last", n) for n in (1, 2, 4)] == [0, 1, 3]
+
+
+# --- Batch norm -------------------------------------------------------------------------------------------------------
+
+
+def running(pipeline):
+    norm = next(m for m in pipeline.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+    return norm.running_mean, norm.running_var, norm.num_batches_tracked
+
+
+def test_deferred_batch_norm_moves_once_a_batch_towards_the_biased_variance():
+    torch.manual_seed(0)
+    model, images = mobilenet_v2_tiny(10), torch.randn(8, 3, 32, 32)
+    before = copy.deepcopy(model.features[0][1])
+    stem = model.features[0][0](images).detach()
+    each, deferred = (
+        pipeline_of(copy.deepcopy(model), "first_last", chunks=4, batch_norm=kind).train()
+        for kind in ("micro_batch", "deferred")
+    )
+    torch.testing.assert_close(each(images), deferred(images))  # both normalise by the micro-batch
+    assert running(each)[2] == 4 and running(deferred)[2] == 1
+    mean, variance, _ = running(deferred)
+    wanted = before.running_var * 0.9 + 0.1 * stem.var((0, 2, 3), correction=0)
+    torch.testing.assert_close(mean, 0.1 * stem.mean((0, 2, 3)), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(variance, wanted, rtol=1e-4, atol=1e-6)
+
+
+# --- Stages -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stages", [2, 3, 5])
+def test_balanced_stages_share_the_work_and_lose_nothing(stages):
+    model = mobilenet_v2(10, weights="random").train()
+    layers, cuts = units(model), balanced_cuts(model, stages)
+    costs = unit_macs(model, layers)
+    shares = [sum(costs[a:b]) for a, b in zip((0, *cuts), (*cuts, len(layers)), strict=True)]
+    assert len(shares) == stages and max(shares) - min(shares) <= 2 * max(costs)
+    parts = split(model, "balanced", stages=stages).parts
+    assert [len(part) for part in parts] == [b - a for a, b in zip((0, *cuts), (*cuts, len(layers)), strict=True)]
+
+
+def test_balancing_by_time_measures_every_layer():
+    cuts = balanced_cuts(roberta_tiny(2), 3, by="time")
+    assert len(cuts) == 2 and 0 < cuts[0] < cuts[1] < len(units(roberta_tiny(2)))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"stages": 40}, "stages must be from 2 to this MobileNetV2's 9 units, not 40"),
+        ({"stages": 2, "by": "size"}, "balance 'size' reads a GPU's memory"),
+        ({"stages": 2, "by": "luck"}, "unknown balance 'luck'; choose from macs, time, size"),
+    ],
+)
+def test_impossible_balances(options, message):
+    with pytest.raises(ConfigError, match=message):
+        balanced_cuts(mobilenet_v2_tiny(10), **options)
+
+
+def test_cuts_behind_the_last_layer():
+    with pytest.raises(ConfigError, match=r"partition 'custom' at 2, 9 needs more layers than the 9 units"):
+        split(mobilenet_v2_tiny(10), "custom", at=(2, 9))
+
+
+def test_four_stages_train_and_every_cut_counts():
+    config = TINY.replace(partition="balanced", stages=4, compressor="uniform", compressor_options={"bits": "8,4,2"})
+    trainer = trainer_of(config)
+    assert [codec.bits for codec in trainer.engine.compressors()] == [8, 8, 4, 4, 2, 2]
+    inputs, labels = next(iter(trainer.rest_of_epoch()))
+    trainer.step(inputs, labels)
+    assert 0.125 < trainer.engine.traffic.compression_ratio < 0.16  # (8 + 4 + 2) / 3 of 32 bits, and headers
+
+
+def test_lora_in_a_pipeline_sends_no_gradient_to_a_frozen_head():
+    pipeline = pipeline_of(
+        add_lora(roberta_tiny(2), rank=2, alpha=2), "custom", cuts=(1, 5), recompute="always"
+    ).train()
+    ids = torch.randint(4, 40, (4, 8))
+    pipeline.train_batch((ids, torch.ones_like(ids)), torch.arange(4) % 2, step=0, scale=lambda loss: loss)
+    assert pipeline.traffic.gradient_bytes < 0.6 * pipeline.traffic.activation_bytes

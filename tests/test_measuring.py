@@ -1,0 +1,255 @@
+"""Times are measured on the steps that train, kept with what they were measured on, and never mixed up."""
+
+import contextlib
+import dataclasses
+import json
+import math
+import time
+from collections import Counter
+
+import pytest
+import torch
+
+from splitlib import results
+from splitlib.compressors import HEADER_BYTES, make_compressors
+from splitlib.errors import ConfigError, RecordError
+from splitlib.measuring import batches as measuring
+from splitlib.measuring import records as timings
+from splitlib.measuring.stages import _Sequential, codec_times, seconds_in_turn, stage_work
+from splitlib.pipeline.predict import LinkModel, predict
+from splitlib.pipeline.remote.link import Link
+from splitlib.pipeline.remote.simulated import SimulatedServer
+from splitlib.timeline import Span
+from tests.support import TINY, trainer_of
+
+SORT = TINY.replace(compressor="sort", compressor_options={"level_bits": 6, "bin_bits": 2})
+FEW = {"batches": 3, "warmup": 1}
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Two configs measured in turn, and the folder of their records."""
+    folder = tmp_path_factory.mktemp("timings")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPLITLIB_RESULTS", str(folder))
+        return measuring.measure_in_turn({"none": TINY, "sort": SORT}, devices=["cpu"], **FEW), folder
+
+
+@pytest.fixture
+def measured(pair, monkeypatch):
+    """The same, where today's test looks for records."""
+    timed, folder = pair
+    monkeypatch.setenv("SPLITLIB_RESULTS", str(folder))
+    return timed
+
+
+def test_every_batch_after_the_warm_up_counts(measured):
+    for timing in measured.values():
+        assert len(timing.seconds) == 3
+        low, high = timing.middle_half
+        assert 0 < low <= timing.median <= high
+        assert timing.throughput == pytest.approx(TINY.batch_size / timing.median)
+
+
+def test_bytes_are_those_of_one_batch(measured):
+    trainer = trainer_of(SORT)
+    trainer.step(*next(iter(trainer.rest_of_epoch())))
+    traffic = trainer.engine.traffic
+    assert measured["sort"].payload_bytes == traffic.sent_bytes
+    assert measured["sort"].compression_ratio == pytest.approx(traffic.compression_ratio)
+    assert measured["none"].compression_ratio > 3 * measured["sort"].compression_ratio
+
+
+def test_a_second_call_measures_nothing(measured):
+    again = measuring.measure_in_turn({"none": TINY, "sort": SORT}, devices=["cpu"], **FEW)
+    texts = [json.dumps([timing.to_dict() for timing in timed.values()]) for timed in (again, measured)]
+    assert texts[0] == texts[1]
+    fresh = measuring.measure_batches(SORT, devices=["cpu"], fresh=True, batches=1, warmup=0)
+    assert fresh.together != measured["sort"].together
+    assert timings.load_together([TINY, SORT], ["cpu"]) is None, "a ratio needs times that were measured together"
+    assert timings.load_together([TINY], ["cpu"], batches=3) is not None
+    assert timings.load_together([TINY], ["cpu"], batches=4) is None
+    timings.save_timing(measured["sort"])
+
+
+def test_devices_and_link_have_records_of_their_own():
+    paths = {
+        timings.timing_path(TINY, devices, link)
+        for devices in (["cpu"], ["cpu", "cuda", "cpu"])
+        for link in ("", "50 Mbit/s")
+    }
+    assert len(paths) == 4
+    assert all(path.name.startswith("timing-cola-embedded-") for path in paths)
+
+
+def test_a_timing_is_no_run(measured):
+    assert results.all_records() == []
+    row = measured["none"].row()
+    assert (row["batches"], row["devices"], row["link"]) == (3, "cpu", "")
+    assert row["hardware"] and "embedded" in row["data_label"]
+    assert math.isnan(row["bandwidth_avg_mb_s"]), "one process sends nothing over a link"
+
+
+def test_a_damaged_timing_is_named(tmp_path):
+    path = tmp_path / "timing-x.json"
+    path.write_text("{}", encoding="utf-8")
+    with pytest.raises(RecordError, match=r"timing-x\.json is not a readable timing"):
+        timings.read_timing(path)
+
+
+def test_impossible_counts_are_refused():
+    with pytest.raises(ConfigError, match="batches must be at least 1"):
+        measuring.measure_batches(TINY, batches=0)
+
+
+def test_stages_placed_anew_train_the_same():
+    """A device for each stage: here all are the CPU, so losses must be the same to the bit."""
+    batch = next(iter(trainer_of(SORT).rest_of_epoch()))
+    one, each = trainer_of(SORT), measuring.place(trainer_of(SORT), ["cpu", "cpu", "cpu"])
+    assert [one.step(*batch) for _ in range(2)] == [each.step(*batch) for _ in range(2)]
+    with pytest.raises(ConfigError, match="3 stages need 3 devices, not 2"):
+        measuring.place(one, ["cpu", "cpu"])
+    whole = measuring.place(trainer_of(TINY.replace(partition="none", chunks=1)), ["cpu", "cpu", "cpu"])
+    assert len(measuring.stages_of(whole)) == 1
+
+
+# --- Timelines -------------------------------------------------------------------------------------------------------
+
+
+class Chatty(torch.nn.Module):
+    """An engine with a timeline, in which each batch takes the same spans."""
+
+    def __init__(self, engine):
+        super().__init__()
+        self.engine, self.traffic, self.device = engine, engine.traffic, engine.device
+
+    def train_batch(self, *args, **options):
+        return self.engine.train_batch(*args, **options)
+
+    def take_spans(self):
+        return SPANS
+
+
+def span(side, activity, what, start, end, nbytes=0):
+    return Span(side=side, activity=activity, what=what, micro_batch=0, start=start, end=end, nbytes=nbytes)
+
+
+MIB = timings.MEBIBYTE
+SPANS = [
+    span("client", "compute", "head", 0, 2),
+    span("client", "send", "activation 1", 2, 4, 8 * MIB),
+    span("server", "decode", "activation 1", 6, 6.5),
+    span("server", "compute", "body", 7, 8),
+    span("server", "send", "activation 2", 8, 9, 100 * MIB),
+    span("client", "compute", "tail", 7.5, 9),
+    span("client", "send", "gradient 2", 9, 9.5, 4 * MIB),
+    span("client", "wait", "head gradient", 9.5, 20),
+]
+
+
+def test_bandwidths_follow_the_documents_definitions():
+    """000 §2.2: sent / computation time; the client's highest send, the server's highest receive."""
+
+    def opened(config):
+        trainer = trainer_of(config)
+        trainer.engine = Chatty(trainer.engine)
+        return contextlib.nullcontext(trainer)
+
+    timing = measuring.measure_batches(TINY, link="test", opened=opened, batches=2, warmup=0, devices=["cpu"])
+    assert timing.computation == (4.0, 4.0), "what both compute at once counts once"
+    assert timing.average_bandwidth == (8 + 4) / 4.0
+    assert timing.peak_send == 8.0
+    assert timing.peak_receive == 2.0
+    assert timing.tensor_bytes == {"activation 1": 8 * MIB, "activation 2": 100 * MIB, "gradient 2": 4 * MIB}
+    assert timings.read_timing(timings.timing_path(TINY, ["cpu"], "test")) == timing
+
+
+def test_clients_of_one_server_are_measured_visit_by_visit():
+    """One server serves one client at a time: each config is opened twice, and the warm-ups do not count."""
+    dial, link = SimulatedServer(hub=None, device=torch.device("cpu")), Link(rate_mbit=100, latency_ms=1)
+    opened, visits = measuring.over_link(dial, link), []
+
+    def counted(config):
+        visits.append(config.compressor)
+        return opened(config)
+
+    configs = {name: config.replace(engine="simulated") for name, config in (("none", TINY), ("sort", SORT))}
+    found = measuring.measure_in_turn(
+        configs, devices=["cpu"], batches=3, warmup=1, visits=2, link=str(link), opened=counted
+    )
+    assert visits == ["none", "sort", "none", "sort"]
+    line_rate = 100e6 / 8 / MIB
+    for name, timing in found.items():
+        assert (timing.config, len(timing.seconds), len(timing.computation)) == (configs[name], 3, 3)
+        assert timing.peak_receive <= timing.peak_send == pytest.approx(line_rate), "no send is faster than its link"
+        assert timing.average_bandwidth > 0 and {s.side for s in timing.spans} == {"client", "server"}
+        messages = Counter(span.what for span in timing.spans if span.activity == "send")
+        assert set(messages.values()) == {TINY.chunks}, "of one batch, and nothing of the warm-up before it"
+        sent = measuring.bytes_by_tensor(timing.spans)
+        assert sent == timing.tensor_bytes and 8 * max(sent.values()) / 100e6 < timing.median
+        assert timings.read_timing(timings.timing_path(configs[name], ["cpu"], str(link))) == timing
+    assert found["sort"].compression_ratio < found["none"].compression_ratio / 3
+
+
+def test_no_more_visits_than_batches():
+    with pytest.raises(ConfigError, match="visits must be from 0 to the number of batches, 2, not 3"):
+        measuring.measure_batches(TINY, batches=2, visits=3)
+
+
+def test_no_sends_no_peak():
+    assert math.isnan(measuring.peak_send([]))
+    assert measuring.computation_seconds([]) == 0.0
+
+
+# --- Stages ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", [TINY, SORT], ids=["none", "sort"])
+def test_stage_times_are_of_the_work_that_trains(config):
+    """The plain order gives the engine's gradients, so what is timed is what is trained."""
+    engine, plain = trainer_of(config), trainer_of(config)
+    inputs, labels = next(iter(engine.rest_of_epoch()))
+    engine.engine.train()
+    engine.engine.train_batch(inputs, labels, step=0, scale=engine.updater.scale)
+    run = _Sequential(plain)
+    run.gradients(inputs, labels)
+    pairs = zip(engine.engine.named_parameters(), plain.engine.named_parameters(), strict=True)
+    for (name, a), (_, b) in pairs:
+        if a.grad is not None:
+            torch.testing.assert_close(b.grad, a.grad, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: name + text)
+    sent = sum(sum(each) for each in run.nbytes.values())
+    assert sent == engine.engine.traffic.sent_bytes
+
+
+def test_stage_times_predict_a_batch():
+    work = stage_work(SORT, device="cpu", batches=1, warmup=1)
+    times = [getattr(work, f.name) for f in dataclasses.fields(work)]
+    assert all(time > 0 for time in times if isinstance(time, float))
+    assert work.server_optimizer + work.client_optimizer > 0
+    predicted = predict(work, chunks=2, link=LinkModel.symmetric(math.inf))
+    assert predicted.ideal <= predicted.seconds <= work.client_compute(2) + work.server_compute(2) + 1
+
+
+def test_stage_times_need_a_cut():
+    with pytest.raises(ConfigError, match="need a cut"):
+        stage_work(TINY.replace(partition="none", chunks=1))
+
+
+def test_codec_times_are_of_all_tensors_and_leave_the_codecs_alone():
+    generator = torch.Generator().manual_seed(0)
+    tensors = {name: torch.randn(4, 8, 16, 16, generator=generator) for name in ("activation 1", "gradient 2")}
+    codecs = {"low rank": make_compressors("power_iteration", {"rank": "2,4"}), "none": make_compressors("none", {})}
+    found = codec_times(codecs, tensors, repeats=2, warmup=1)
+    assert all(codec.state is None for codec in codecs["low rank"])
+    nbytes = [4 * rank * (8 + 256) * 4 + HEADER_BYTES for rank in (2, 4)]
+    assert found["low rank"]["compression_ratio"] == pytest.approx(sum(nbytes) / (2 * 4 * 8 * 256 * 4))
+    assert found["none"]["compression_ratio"] == pytest.approx(1, abs=0.01)
+    assert found["low rank"]["seconds"] > found["none"]["encode"] > 0
+
+
+def test_runs_in_turn_count_after_the_warm_up():
+    calls = []
+    runs = {"slow": lambda: calls.append("slow") or time.sleep(0.02), "fast": lambda: calls.append("fast")}
+    found = seconds_in_turn(runs, repeats=2, warmup=1)
+    assert calls == ["slow", "fast"] * 3
+    assert found["slow"] >= 0.02 > 10 * found["fast"]

@@ -1,0 +1,84 @@
+"""The pictures of the studies: what is drawn where, and what says which."""
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+from splitlib import plots
+
+matplotlib.use("Agg")
+REPORTED = pd.DataFrame(
+    {"series": ["sort", "sort", "uniform"], "compression_ratio": [0.5, 0.25, 0.25], "percent": [96.0, 95.0, 87.0]}
+)
+MEASURED = pd.DataFrame(
+    {
+        "series": ["sort", "sort", "cube_root"],
+        "row_label": ["sort 8", "sort 8", "cube_root 4"],
+        "compression_ratio": [0.26, 0.26, 0.13],
+        "percent": [80.0, 90.0, 70.0],
+    }
+)
+
+
+def legend_of(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_reported_points_are_hollow_and_measured_ones_filled():
+    with plots.figure("title") as (_, axes):
+        plots.metric_by_ratio(axes[0], REPORTED, MEASURED)
+        lines = {line.get_label(): line for line in axes[0].get_lines()}
+        bars = {bar.get_label(): bar.lines[0] for bar in axes[0].containers}
+        assert set(legend_of(axes[0])) == {
+            "sort, reported", "sort, measured", "uniform, reported", "cube_root, measured"
+        }  # fmt: skip
+        told = lines["sort, reported"]
+        assert told.get_markerfacecolor() == "white" and told.get_linestyle() == "--"
+        assert list(told.get_xdata()) == [0.25, 0.5], "joined from left to right"
+        mine = bars["sort, measured"]
+        assert mine.get_markerfacecolor() != "white" and mine.get_color() == told.get_color()
+        assert mine.get_color() != bars["cube_root, measured"].get_color()
+
+
+def test_the_runs_of_a_row_are_one_point_with_their_range():
+    with plots.figure("title") as (_, axes):
+        plots.metric_by_ratio(axes[0], REPORTED, MEASURED)
+        bar = next(bar for bar in axes[0].containers if bar.get_label() == "sort, measured")
+        assert list(bar.lines[0].get_xydata()[0]) == pytest.approx([0.26, 85.0])
+        ((low, high),) = bar.lines[2][0].get_segments()
+        assert [low[1], high[1]] == pytest.approx([80.0, 90.0])
+
+
+def test_a_figure_without_runs_shows_what_was_reported():
+    with plots.figure("title") as (_, axes):
+        plots.metric_by_ratio(axes[0], REPORTED, pd.DataFrame())
+        assert legend_of(axes[0]) == ["sort, reported", "uniform, reported"]
+
+
+def test_points_of_one_row_stand_side_by_side_near_its_tick():
+    table = pd.DataFrame({"a": [1e-4, 1e-2], "b": [1e-3, 1e-1], "c": [1.0, 2.0]}, index=["first", "second"])
+    with plots.figure("title") as (_, axes):
+        plots.points_by_row(axes[0], table)
+        places = np.array([line.get_xdata() for line in axes[0].get_lines()])
+        assert axes[0].get_yscale() == "log"
+        assert [label.get_text() for label in axes[0].get_xticklabels()] == ["first", "second"]
+        assert [line.get_label() for line in axes[0].get_lines()] == ["a", "b", "c"]
+        assert [list(line.get_ydata()) for line in axes[0].get_lines()] == table.T.to_numpy().tolist()
+    assert (np.abs(places - [0, 1]) < 0.5).all() and len(np.unique(places)) == places.size
+
+
+def test_every_rule_has_its_row_of_edges_above_the_density():
+    values = np.random.default_rng(0).normal(size=2000)
+    edges = {"equal_count": [-3.0, 0.0, 3.0], "equal_range": [-3.0, -1.0, 1.0, 3.0]}
+    with plots.figure("title\nof two lines", columns=2) as (drawing, axes):
+        plots.density_with_edges(axes[0], values, edges)
+        (rows,) = axes[0].child_axes
+        assert [list(row.get_positions()) for row in rows.collections] == list(edges.values())
+        assert [label.get_text() for label in rows.get_yticklabels()] == list(edges)
+        area = sum(bar.get_width() * bar.get_height() for bar in axes[0].patches)
+        assert area == pytest.approx(1)
+        drawing.canvas.draw()
+        assert rows.get_xlim() == axes[0].get_xlim()
+        below, above = axes[0].get_window_extent(), drawing._suptitle.get_window_extent()
+        assert below.y1 < rows.get_window_extent().y0 and rows.get_window_extent().y1 < above.y0

@@ -1,0 +1,104 @@
+"""Timing figures show what they are given: spans where they were, crossings where the lines cross."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from splitlib import plots
+from splitlib.pipeline.predict import LinkModel, Message, Work, break_even, predict, times_by_rate
+from splitlib.plots import timing as plots_timing
+
+RAW = Message(nbytes=10**6)
+WORK = Work(
+    head_forward=0.01, body_forward=0.02, tail_forward=0.01, tail_backward=0.01, body_backward=0.04, head_backward=0.02,
+    activation_1=RAW, activation_2=RAW, gradient_2=RAW, gradient_1=RAW, client_optimizer=0.01,
+)  # fmt: skip
+MESSAGES = ("activation_1", "activation_2", "gradient_2", "gradient_1")
+CODED = replace(WORK, **dict.fromkeys(MESSAGES, Message(nbytes=250_000, encode=0.01)))
+
+
+@pytest.fixture
+def ax():
+    with plots.figure("demo") as (drawing, axes):
+        yield axes[0]
+        drawing.canvas.draw()
+    plots.plt.close(drawing)
+
+
+def bars(ax, lane):
+    names = [label.get_text() for label in ax.get_yticklabels()]
+    middle = names.index(lane)
+    return sorted(
+        (bar.get_x(), bar.get_width()) for bar in ax.patches if bar.get_y() < middle < bar.get_y() + bar.get_height()
+    )
+
+
+def test_gantt_puts_each_span_in_its_line_at_its_time(ax):
+    found = predict(WORK, chunks=2, link=LinkModel.symmetric(100), schedule="gpipe")
+    later = [replace(span, start=span.start + 100, end=span.end + 100) for span in found.spans]
+    plots_timing.gantt(ax, later, kind="predicted")
+    sent = [s for s in found.spans if s.side == "server" and s.activity == "send"]
+    expected = [(1e3 * s.start, 1e3 * (s.end - s.start)) for s in sent]
+    assert np.allclose(bars(ax, "server send"), expected), "time starts at the first span"
+    assert ax.get_title("left") == f"predicted: {1e3 * found.seconds:,.0f} ms a batch"
+    assert sum(width for _, width in bars(ax, "client compute")) == pytest.approx(1e3 * found.seconds)
+
+
+def test_gantt_keys_what_it_shows_and_no_more(ax):
+    found = predict(WORK, chunks=1, link=LinkModel.symmetric(100))
+    plots_timing.gantt(ax, [s for s in found.spans if s.activity == "send"], kind="simulated")
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["forward", "backward"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["client send", "server send"]
+
+
+def test_crossings_lie_on_both_lines(ax):
+    rates = list(np.geomspace(1, 1e5, 30))
+    times = pd.DataFrame(times_by_rate({"none": WORK, "8 bits": CODED}, chunks=2, rates=rates), index=rates)
+    crossings = break_even(WORK, CODED, chunks=2, rates=rates)
+    plots_timing.time_by_rate(ax, times, crossings={"8 bits": crossings}, kind="predicted")
+    assert len(crossings) == 1
+    (circle,) = [line for line in ax.lines if len(line.get_xdata()) == 1]
+    link = LinkModel.symmetric(crossings[0])
+    for work in (WORK, CODED):
+        seconds = predict(work, chunks=2, link=link).seconds
+        assert circle.get_ydata()[0] == pytest.approx(1e3 * seconds, rel=0.1)
+    assert "predicted" in ax.get_ylabel()
+
+
+def test_bars_say_what_was_not_run(ax):
+    heights = pd.DataFrame({1: [2.5, 0.5], 8: [2.0, np.nan]}, index=["none", "sort"])
+    plots_timing.grouped_bars(ax, heights.rename_axis(columns="chunks"), kind="measured")
+    assert [bar.get_height() for bar in ax.patches] == [2.5, 0.5, 2.0, 0.0]
+    assert [text.get_text() for text in ax.texts] == ["2.50", "0.50", "2.00", "not run"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["chunks 1", "chunks 8"]
+
+
+def test_scatter_keeps_a_methods_look_and_leaves_out_what_was_not_run(ax):
+    points = pd.DataFrame(
+        {
+            "method": ["fast", "fast"],
+            "compression_ratio": [0.25, 0.19],
+            "time": [1.0, np.nan],
+            "text": ["95.8", "95.5"],
+        }
+    )
+    plots_timing.ratio_and_time(ax, points, kind="reported", methods=["uniform", "fast"])
+    assert [text.get_text() for text in ax.texts] == ["95.8"]
+    (line,) = ax.lines
+    assert (line.get_marker(), line.get_markerfacecolor()) == (plots.MARKERS[1], "white")
+
+
+@pytest.mark.parametrize(("mbit", "text"), [(1, "1 Mbit/s"), (999.6, "1 Gbit/s"), (1e5, "100 Gbit/s")])
+def test_rates_in_words(mbit, text):
+    assert plots_timing.rate_text(mbit) == text
+
+
+def test_points_on_the_diagonal_are_as_predicted(ax):
+    times = {"predicted": [1.0, 2.0], "measured": [1.0, 3.0], "method": ["none", "sort"], "chunks": [1, 8]}
+    plots_timing.predicted_and_measured(ax, pd.DataFrame(times))
+    *points, diagonal = ax.get_lines()
+    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in points] == [(1.0, 1.0), (2.0, 3.0)]
+    assert list(diagonal.get_xdata()) == list(diagonal.get_ydata()) == list(ax.get_xlim()) == list(ax.get_ylim())
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["none", "sort", "chunks 1", "chunks 8"]

@@ -1,0 +1,346 @@
+"""The code of two machines in one process: the same bits as torchgpipe, and errors where a wire goes wrong."""
+
+import pytest
+import torch
+
+from splitlib import experiment
+from splitlib.data import load_task
+from splitlib.errors import ConfigError, PayloadError, PeerError, SplitlibError
+from splitlib.pipeline.remote.client import RemotePipeline
+from splitlib.pipeline.remote.control import LocalControl
+from splitlib.pipeline.remote.endpoint import Endpoint
+from splitlib.pipeline.remote.link import Link
+from splitlib.pipeline.remote.transport import LocalTransport
+from splitlib.pipeline.remote.wire import (
+    ACTIVATION_1,
+    ACTIVATION_2,
+    FROM_CLIENT,
+    FROM_SERVER,
+    GRADIENT_1,
+    GRADIENT_2,
+    KINDS,
+    decode_frame,
+    read_frame,
+)
+from splitlib.progress import Progress
+from splitlib.results import record_path
+from splitlib.runtime import checkpoints_dir
+from splitlib.timeline import ACTIVITIES
+from splitlib.training import Trainer
+from tests.support import TINY, TINY_VISION, trainer_of
+
+TEXT = TINY.replace(engine="simulated", train_samples=48, chunks=3)
+VISION = TINY_VISION.replace(engine="simulated", eval_samples=21, epochs=2)
+
+
+def fitted(config, tmp_path, **options):
+    """A trainer after its run, with its engine still open."""
+    trainer = experiment.prepare(config, None, torch.device("cpu"), **options)
+    with trainer.opened():
+        trainer.fit(tmp_path / "checkpoint.pt", Progress("test", 1))
+    return trainer
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"compressor": "cast"},
+        {"compressor": "uniform", "gradient_compressor": "sort"},
+        {"compressor": "uniform", "compressor_options": {"bits": 4, "block": 64}},
+        {"compressor": "fast"},
+        {"compressor": "sort", "compressor_options": {"zstd": 1}},
+        {"compressor": "power_iteration", "compressor_options": {"rank": "3,7"}},
+        {"precision": "bf16"},
+        {"optimizer": "sgd", "momentum": 0.9, "scheduler": "cosine", "warmup": 0.3},
+    ],
+    ids=lambda change: ", ".join(map(str, change.values())) or "plain",
+)
+@pytest.mark.parametrize("config", [TEXT, VISION], ids=["text", "vision"])
+def test_gpipe_has_the_in_process_engines_bits(config, change):
+    config = config.replace(**change)
+    assert_same_record(experiment.run(config), experiment.run(config.replace(engine="in_process")))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lora_rank": 4},
+        {"partition": "condition_2"},
+        {"partition": "condition_3"},
+        {"insert": "linear"},
+        {"insert": "decaying_linear", "insert_options": {"steps": 2, "rate": 0.5, "l1": 0.01, "token_rate": 0.9}},
+    ],
+    ids=lambda change: str(next(iter(change.values()))),
+)
+def test_what_only_text_has_keeps_its_bits_too(change):
+    config = TEXT.replace(**change)
+    assert_same_record(experiment.run(config), experiment.run(config.replace(engine="in_process")))
+
+
+def test_inserted_convolutions_keep_their_bits():
+    config = VISION.replace(partition="conv_insert_type_2", image_size=64, epochs=1)
+    assert_same_record(experiment.run(config), experiment.run(config.replace(engine="in_process")))
+
+
+def assert_same_record(apart, together) -> None:
+    assert apart.history == together.history
+    for name in ("activation_bytes", "gradient_bytes", "uncompressed_bytes", "parameters", "samples_seen"):
+        assert getattr(apart, name) == getattr(together, name), name
+
+
+def test_weights_end_with_the_same_bits(tmp_path):
+    apart = fitted(VISION.replace(compressor="sort"), tmp_path)
+    together = fitted(VISION.replace(compressor="sort", engine="in_process"), tmp_path)
+    weights = [*apart.engine.state_dict().items(), *apart.engine._dial.session.body.state_dict().items()]
+    expected = {name.partition("layers.")[2]: value for name, value in together.engine.state_dict().items()}
+    assert len(weights) == len(expected) == len({name.partition("layers.")[2] for name, _ in weights})
+    for name, value in weights:
+        assert torch.equal(value, expected[name.partition("layers.")[2]]), name
+
+
+@pytest.mark.parametrize("config", [TEXT, VISION], ids=["text", "vision"])
+def test_1f1b_has_gpipes_gradients_up_to_rounding(config):
+    one, other = (experiment.run(config.replace(schedule=name)) for name in ("1f1b", "gpipe"))
+    for first, second in zip(one.history, other.history, strict=True):
+        assert first.train_loss == pytest.approx(second.train_loss, rel=1e-4)
+        assert first.eval_loss == pytest.approx(second.eval_loss, rel=1e-3)
+    assert (one.activation_bytes, one.gradient_bytes) == (other.activation_bytes, other.gradient_bytes)
+
+
+def test_1f1b_adds_up_the_unsplit_batchs_gradient(tmp_path):
+    config = TEXT.replace(schedule="1f1b")
+    gradients = {}
+    for schedule in ("gpipe", "1f1b"):
+        trainer = experiment.prepare(config.replace(schedule=schedule), None, torch.device("cpu"))
+        inputs, labels = next(iter(trainer.rest_of_epoch(0)))
+        with trainer.opened():
+            trainer.engine.train()
+            trainer.engine.train_batch(inputs, labels, step=0, scale=lambda loss: loss)
+        gradients[schedule] = [p.grad for p in trainer.engine.parameters()]
+    for one, other in zip(gradients["1f1b"], gradients["gpipe"], strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_the_clock_does_not_decide_a_bit(tmp_path):
+    """A slow link changes who waits for whom, and no loss."""
+    config = TEXT.replace(epochs=1, schedule="1f1b", compressor="power_iteration")
+    slow = fitted(config, tmp_path, link=Link(rate_mbit=20, latency_ms=5))
+    assert slow.state.history == fitted(config, tmp_path).state.history
+
+
+# --- What travels ---
+
+
+@pytest.fixture
+def overheard(monkeypatch):
+    """Every message that a transport carries."""
+    messages, send = [], LocalTransport.send
+
+    def listen(self, kind, message):
+        messages.append(message.clone())
+        send(self, kind, message)
+
+    monkeypatch.setattr(LocalTransport, "send", listen)
+    return messages
+
+
+@pytest.mark.parametrize("config", [TEXT, VISION], ids=["text", "vision"])
+def test_labels_and_inputs_never_leave_the_client(config, overheard, monkeypatch):
+    said, send = [], LocalControl.send
+
+    def listen(self, kind, **values):
+        said.append(values)
+        send(self, kind, **values)
+
+    monkeypatch.setattr(LocalControl, "send", listen)
+    experiment.run(config.replace(epochs=1))
+    data = load_task(config)
+    frames = [(read_frame(message), message) for message in overheard]
+    assert {frame.kind for frame, _ in frames} == {*FROM_CLIENT, *FROM_SERVER}
+    for frame, message in frames:
+        tensor, beside = decode_frame(frame, message, torch.device("cpu"))
+        assert tensor.is_floating_point() and tensor.ndim > 2, "activations and their gradients alone"
+        assert len(beside) == (frame.kind == ACTIVATION_1 and config.kind == "text")
+        for mask in beside:
+            assert mask.unique().tolist() in ([0, 1], [1]), "an attention mask, no token"
+    assert not any(name == "labels" for message in said for name in message)
+    assert data.num_labels == said[0]["num_labels"]
+
+
+def test_the_record_counts_payloads_and_the_endpoint_what_was_sent(overheard, tmp_path):
+    trainer = experiment.prepare(TEXT.replace(compressor="uniform"), None, torch.device("cpu"))
+    with trainer.opened():
+        for inputs, labels in trainer.rest_of_epoch(0):
+            trainer._timed_step(inputs, labels)
+        counts = trainer.engine.endpoint.counts
+        frames = [read_frame(message) for message in overheard]
+        for kind in KINDS:
+            if kind in counts:
+                assert counts[kind].wire == sum(frame.nbytes for frame in frames if frame.kind == kind)
+                assert counts[kind].payload == sum(frame.payload_nbytes for frame in frames if frame.kind == kind)
+        traffic = trainer.engine.traffic
+        assert traffic.activation_bytes == counts[ACTIVATION_1].payload + counts[ACTIVATION_2].payload
+        assert traffic.gradient_bytes == counts[GRADIENT_1].payload + counts[GRADIENT_2].payload
+        assert sum(map(len, overheard)) == sum(count.wire for count in counts.values())
+
+
+def test_the_timeline_has_both_sides_of_a_batch():
+    trainer = experiment.prepare(TEXT.replace(compressor="sort", chunks=2), None, torch.device("cpu"))
+    with trainer.opened():
+        inputs, labels = next(iter(trainer.rest_of_epoch(0)))
+        trainer.step(inputs, labels)
+        spans = trainer.engine.take_spans()
+    seen = {(span.side, span.activity, span.what, span.micro_batch) for span in spans}
+    for i in range(2):
+        for work in ("head", "tail", "tail gradient", "head gradient"):
+            assert ("client", "compute", work, i) in seen
+        for work in ("body", "body gradient"):
+            assert ("server", "compute", work, i) in seen
+        for kinds, sender, receiver in ((FROM_CLIENT, "client", "server"), (FROM_SERVER, "server", "client")):
+            for kind in kinds:
+                assert {(sender, "encode", KINDS[kind], i), (sender, "send", KINDS[kind], i)} <= seen
+                assert (receiver, "decode", KINDS[kind], i) in seen
+    assert {span.activity for span in spans} == set(ACTIVITIES)
+    assert all(span.end >= span.start for span in spans)
+    assert all(span.nbytes > 0 for span in spans if span.activity == "send")
+    first = {(span.activity, span.what, span.micro_batch): span for span in spans}
+    sent, decoded = first["send", "activation 1", 0], first["decode", "activation 1", 0]
+    assert sent.start < decoded.start < first["compute", "body", 0].start
+
+
+# --- What goes wrong ---
+
+
+@pytest.mark.parametrize("kind", [ACTIVATION_1, GRADIENT_1, ACTIVATION_2, GRADIENT_2], ids=KINDS.get)
+@pytest.mark.parametrize("where", [20, 60, -1], ids=["frame", "payload header", "body"])
+def test_a_damaged_frame_ends_the_run_with_an_error(kind, where, monkeypatch):
+    send = LocalTransport.send
+
+    def damage(self, sent, message):
+        if sent == kind:
+            message[where] ^= 4
+        send(self, sent, message)
+
+    monkeypatch.setattr(LocalTransport, "send", damage)
+    with pytest.raises(SplitlibError, match=r"(frame|payload).* (corrupted|is \d+|has \d+|version)"):
+        experiment.run(TEXT)
+
+
+def test_a_frame_out_of_place_ends_the_run_with_an_error(monkeypatch):
+    send, held = Endpoint.send, []
+
+    def swap(self, frame, x, beside=()):
+        if frame.kind == ACTIVATION_2 and frame.micro_batch < 2 and not held:
+            held.append((frame, x, beside))
+            return
+        send(self, frame, x, beside)
+        if frame.kind == ACTIVATION_2 and len(held) == 1:
+            held.append(None)
+            send(self, *held[0])
+
+    monkeypatch.setattr(Endpoint, "send", swap)
+    with pytest.raises(PayloadError, match=r"expected activation 2, micro-batch 0 of 3.*received .* micro-batch 1"):
+        experiment.run(TEXT)
+
+
+def test_an_error_on_the_server_reaches_the_client(monkeypatch):
+    def fail(self, i):
+        raise ZeroDivisionError("a bug in the body")
+
+    monkeypatch.setattr("splitlib.pipeline.remote.server._ServerBatch.body_gradient", fail)
+    with pytest.raises(PeerError, match="the simulated server was lost at step 0: it ended: a bug in the body"):
+        experiment.run(TEXT)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"partition": "none"}, "engine 'simulated' needs a cut"),
+        ({"precision": "fp16"}, "fp16 is for engine in_process"),
+        ({"engine": "in_process", "schedule": "1f1b"}, "schedule '1f1b' is for two machines"),
+    ],
+)
+def test_impossible_settings_are_refused(change, words):
+    with pytest.raises(ConfigError, match=words):
+        TEXT.replace(**change)
+
+
+def test_two_machines_need_a_server():
+    with pytest.raises(ConfigError, match="needs a server: start one with python -m splitlib server"):
+        experiment.run(TEXT.replace(engine="two_machines"))
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 4])
+@pytest.mark.parametrize("compressor", ["sort", "power_iteration"])
+def test_a_stopped_run_goes_on_with_the_same_bits_on_both_sides(stop_after, compressor, monkeypatch):
+    config = TEXT.replace(compressor=compressor)
+    whole = experiment.run(config)
+    _cut_power(monkeypatch, stop_after)
+    with pytest.raises(RuntimeError, match="power cut"):
+        experiment.run(config, fresh=True)
+    record_path(config).unlink()
+    resumed = experiment.run(config)
+    assert resumed.history == whole.history
+    assert (resumed.activation_bytes, resumed.gradient_bytes) == (whole.activation_bytes, whole.gradient_bytes)
+
+
+def _cut_power(monkeypatch, steps: int) -> None:
+    """Checkpoint every step; fail once, after ``steps`` of them; fail for good if a step is taken twice."""
+    step, taken = Trainer.step, []
+
+    def stop(self, inputs, labels):
+        taken.append(self.steps_done)
+        if len(taken) == steps + 1:
+            raise RuntimeError("power cut")
+        assert taken.count(self.steps_done) <= 1 + (self.steps_done == steps)
+        return step(self, inputs, labels)
+
+    monkeypatch.setattr(Trainer, "step", stop)
+    monkeypatch.setattr("splitlib.training.CHECKPOINT_SECONDS", 0.0)
+
+
+def test_both_sides_start_over_when_asked_to(monkeypatch):
+    with monkeypatch.context() as patch:
+        _cut_power(patch, 2)
+        with pytest.raises(RuntimeError, match="power cut"):
+            experiment.run(TEXT)
+    assert len(list(checkpoints_dir().glob("*-server-*.pt"))) == 2, "the last two steps"
+    assert experiment.run(TEXT, fresh=True).history == experiment.run(TEXT.replace(engine="in_process")).history
+    assert not list(checkpoints_dir().iterdir()), "a complete run leaves no checkpoint"
+
+
+def test_a_server_without_the_clients_step_refuses_with_what_it_has(monkeypatch):
+    _cut_power(monkeypatch, 3)
+    with pytest.raises(RuntimeError, match="power cut"):
+        experiment.run(TEXT)
+    (checkpoints_dir() / f"{TEXT.key}-server-3.pt").unlink()
+    with pytest.raises(PeerError, match=r"goes on from step 3, of which the server has no checkpoint \(it has: 2\)"):
+        experiment.run(TEXT)
+
+
+def test_a_client_that_died_before_its_own_checkpoint_goes_on_from_the_one_before(monkeypatch):
+    """The server saves first; the client is killed in between."""
+    whole = experiment.run(TEXT)
+    keep = RemotePipeline.keep
+
+    def die(self, step):
+        keep(self, step)
+        if step == 2:
+            raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        _cut_power(patch, 99)
+        patch.setattr(RemotePipeline, "keep", die)
+        with pytest.raises(RuntimeError, match="killed"):
+            experiment.run(TEXT, fresh=True)
+    record_path(TEXT).unlink()
+    assert trained_from(TEXT) == 1
+    assert experiment.run(TEXT).history == whole.history
+
+
+def trained_from(config) -> int:
+    """The step the client's checkpoint holds."""
+    trainer = trainer_of(config)
+    trainer.restore(checkpoints_dir() / f"{config.key}.pt")
+    return trainer.steps_done

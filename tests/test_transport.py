@@ -1,0 +1,173 @@
+"""What carries messages, and what notices that nobody carries them any more; gloo within one process."""
+
+import os
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from splitlib.compressors import make_compressor
+from splitlib.errors import PeerError
+from splitlib.pipeline.remote.control import SocketControl
+from splitlib.pipeline.remote.handshake import ControlStore
+from splitlib.pipeline.remote.mailbox import CONTROL, Mailbox
+from splitlib.pipeline.remote.transport import gloo_transport, local_pair
+from splitlib.pipeline.remote.wire import (
+    ACTIVATION_1,
+    ACTIVATION_2,
+    GRADIENT_2,
+    Frame,
+    decode_frame,
+    encode_frame,
+    read_frame,
+)
+
+CPU = torch.device("cpu")
+
+
+def controls(**options) -> list[SocketControl]:
+    """Both ends of a control channel."""
+    return [SocketControl(end, Mailbox("the peer"), **options) for end in socket.socketpair()]
+
+
+@pytest.fixture(params=["gloo", "local"])
+def pair(request):
+    """Both ends of a transport: the server's and the client's."""
+    if request.param == "local":
+        return local_pair()
+    with ThreadPoolExecutor(2) as pool:
+        made = [
+            pool.submit(gloo_transport, ControlStore(control), rank, "127.0.0.1")
+            for rank, control in enumerate(controls())
+        ]
+        return tuple(each.result() for each in made)
+
+
+def framed(kind: int, i: int, size: int) -> torch.Tensor:
+    return encode_frame(make_compressor("none"), torch.full((size,), float(i)), Frame(kind=kind, micro_batch=i))[1]
+
+
+def received(transport, kind: int) -> list[tuple[int, int, float]]:
+    """Micro-batch, size and value of everything that comes."""
+    found = []
+    for message in transport.messages(kind):
+        frame = read_frame(message)
+        tensor, _ = decode_frame(frame, message, CPU)
+        found.append((frame.micro_batch, tensor.numel(), tensor.mean().item()))
+    return found
+
+
+def test_messages_of_any_size_come_whole_and_in_order_in_both_directions(pair):
+    """gloo would abort the process for a message longer than its buffer, and pad a shorter one with old bytes."""
+    server, client = pair
+    sizes = [1, 1000, 10, 5000, 5000, 3, 200_000, 7, 200_001, 1]
+    with ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(received, server, kind) for kind in (ACTIVATION_1, GRADIENT_2)]
+        waiting.append(pool.submit(received, client, ACTIVATION_2))
+        for i, size in enumerate(sizes):
+            client.send(ACTIVATION_1, framed(ACTIVATION_1, i, size))
+            server.send(ACTIVATION_2, framed(ACTIVATION_2, i, size))
+            client.send(GRADIENT_2, framed(GRADIENT_2, i, 2 * size))
+        client.close([ACTIVATION_1, GRADIENT_2])
+        server.close([ACTIVATION_2])
+        expected = [(i, size, float(i)) for i, size in enumerate(sizes)]
+        doubled = [(i, 2 * size, value) for i, size, value in expected]
+        assert [each.result(20) for each in waiting] == [expected, doubled, expected]
+
+
+def test_a_kind_that_waits_blocks_no_other(pair):
+    server, client = pair
+    first = iter(server.messages(GRADIENT_2))
+    with ThreadPoolExecutor(2) as pool:
+        blocked, late = pool.submit(received, server, ACTIVATION_1), pool.submit(next, first)
+        client.send(GRADIENT_2, framed(GRADIENT_2, 0, 100))
+        assert read_frame(late.result(20)).kind == GRADIENT_2
+        assert not blocked.done()
+        client.close([ACTIVATION_1, GRADIENT_2])
+        assert blocked.result(20) == []
+
+
+def test_commands_arrive_in_order_and_beats_are_nobodys_business():
+    here, there = controls()
+    for step in range(3):
+        here.send("save", step=step)
+    here.send("beat")
+    assert [there.receive("save", timeout=5)["step"] for _ in range(3)] == [0, 1, 2]
+    time.sleep(0.05)
+    assert there.mailbox.poll(CONTROL) is None
+
+
+def test_a_refusal_is_an_error_wherever_something_else_is_due():
+    here, there = controls()
+    here.send("refused", reason="no room")
+    with pytest.raises(PeerError, match="the peer refused: no room"):
+        there.receive("ready", timeout=5)
+    here.send("hello")
+    with pytest.raises(PeerError, match="said 'hello' where ready was due"):
+        there.receive("ready", timeout=5)
+
+
+def test_a_closed_connection_is_noticed_at_once():
+    here, there = controls()
+    started = time.monotonic()
+    here._socket.shutdown(socket.SHUT_RDWR)
+    there.mailbox.step = 7
+    with pytest.raises(PeerError, match="the peer was lost at step 7: it closed the connection"):
+        there.receive("ready", timeout=5)
+    assert time.monotonic() - started < 2
+
+
+def test_a_silent_peer_is_lost_after_patience():
+    """Its machine was unplugged: nothing closes the connection."""
+    end, silent = socket.socketpair()
+    control = SocketControl(end, Mailbox("the peer"), patience=2)
+    with pytest.raises(PeerError, match="was lost at step 0: it was silent for 2 s"):
+        control.mailbox.take(CONTROL, timeout=10)
+    silent.close()
+
+
+def test_two_ends_that_say_nothing_stay_together():
+    here, there = controls(patience=2)
+    time.sleep(3.5)
+    assert here.mailbox.lost is there.mailbox.lost is None
+
+
+def test_the_reason_of_an_end_reaches_the_other_side():
+    here, there = controls()
+    here.close("Ctrl-C")
+    with pytest.raises(PeerError, match="it ended: Ctrl-C"):
+        there.mailbox.take(CONTROL, timeout=5)
+
+
+def test_the_peers_clock_is_this_one():
+    here, _ = controls()
+    assert abs(here.clock_offset()) < 0.5
+
+
+def test_the_first_of_several_queues_wins_and_a_threads_error_is_raised():
+    mailbox = Mailbox("the peer")
+    mailbox.put("b", 1)
+    mailbox.put("a", 2)
+    assert mailbox.take("a", "b") == ("a", 2) and mailbox.poll("a", "b") == ("b", 1)
+    threading.Timer(0.05, lambda: mailbox.fail(ZeroDivisionError("in a thread"))).start()
+    with pytest.raises(ZeroDivisionError, match="in a thread"):
+        mailbox.take("a", timeout=5)
+
+
+def test_an_unanswered_question_ends():
+    with pytest.raises(PeerError, match=r"the peer gave no answer within 0\.05 s"):
+        Mailbox("the peer").take("a", timeout=0.05)
+
+
+def test_no_thread_outlives_its_transport():
+    before = threading.active_count(), len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    here, there = controls()
+    here.close()
+    there.close()
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before[0] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert threading.active_count() <= before[0]
