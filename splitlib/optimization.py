@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import get_scheduler
+from torch.optim.lr_scheduler import LambdaLR
 
 from splitlib.config import RunConfig
 from splitlib.models.inserted import DecayingLinear
 
-SCHEDULES = {"constant": "constant_with_warmup"}  # config's name -> transformers' where they differ
+POLYNOMIAL_END = 1e-7  # the learning rate at which transformers' polynomial schedule ends
+
+
+def rate_left(schedule: str, step: int, *, warmup: int, total: int, lr: float) -> float:
+    """Return the share of the learning rate ``lr`` at ``step`` of ``total``; it grows from 0 over the first ``warmup``.
+
+    The same numbers as transformers' schedules, whose import would double the time in which a vision run starts.
+
+    >>> [rate_left("linear", step, warmup=2, total=6, lr=0.1) for step in range(7)]
+    [0.0, 0.5, 1.0, 0.75, 0.5, 0.25, 0.0]
+    """
+    if step < warmup:
+        return step / warmup
+    done, steps = step - warmup, max(1, total - warmup)
+    if schedule == "linear":
+        return max(0.0, (steps - done) / steps)
+    if schedule == "cosine":
+        return max(0.0, 0.5 * (1.0 + math.cos(math.pi * (done / steps))))
+    if schedule == "polynomial":
+        return ((lr - POLYNOMIAL_END) * (1 - min(1.0, done / steps)) + POLYNOMIAL_END) / lr
+    return 1.0
 
 
 class Updater:
@@ -20,9 +42,9 @@ class Updater:
 
     def __init__(self, model: nn.Module, config: RunConfig, *, total_steps: int, device: torch.device) -> None:
         self.optimizer = make_optimizer(model, config)
-        name = SCHEDULES.get(config.scheduler, config.scheduler)
         warmup = round(config.warmup * total_steps)
-        self.scheduler = get_scheduler(name, self.optimizer, warmup, total_steps)
+        left = partial(rate_left, config.scheduler, warmup=warmup, total=total_steps, lr=config.lr)
+        self.scheduler = LambdaLR(self.optimizer, left)
         self.decaying = [module for module in model.modules() if isinstance(module, DecayingLinear)]
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
 

@@ -15,19 +15,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torchgpipe import balance
-from torchvision.models import MobileNetV2
-from transformers import PreTrainedModel
-from transformers.masking_utils import create_bidirectional_mask
 
 from splitlib.config import DEFAULT_MAX_LENGTH, DEFAULT_STAGES, FREE_PARTITIONS, PARTITIONS
 from splitlib.errors import ConfigError
 from splitlib.metering import count_macs
 from splitlib.models.inserted import ConvSpec, Insert, Pair, conv_pair
+
+if TYPE_CHECKING:
+    from torchvision.models import MobileNetV2
 
 Values = tuple[Tensor, ...]
 Unit = nn.Module
@@ -91,13 +91,15 @@ class _SelfAttention(nn.Module):
     """A layer's self-attention with its output dense, residual and norm."""
 
     def __init__(self, layer: Encoder, model: Encoder) -> None:
+        from transformers.masking_utils import create_bidirectional_mask
+
         super().__init__()
         self.attention = layer.attention
-        self._config = model.config
+        self._mask_of, self._config = create_bidirectional_mask, model.config
 
     def forward(self, values: Values) -> Values:
         hidden, mask = values
-        extended = create_bidirectional_mask(config=self._config, inputs_embeds=hidden, attention_mask=mask)
+        extended = self._mask_of(config=self._config, inputs_embeds=hidden, attention_mask=mask)
         return self.attention(hidden, extended)[0], mask
 
 
@@ -132,10 +134,15 @@ class _Whole(nn.Module):
         self.model = model
 
     def forward(self, values: Values) -> Values:
-        if isinstance(self.model, PreTrainedModel):
+        if is_encoder(self.model):
             input_ids, mask = values
             return (self.model(input_ids=input_ids, attention_mask=mask).logits,)
         return (self.model(*values),)
+
+
+def is_encoder(model: nn.Module) -> bool:
+    """Return whether ``model`` is one of transformers', without importing that for a vision run."""
+    return hasattr(model, "base_model")
 
 
 def units(model: nn.Module) -> list[Unit]:
@@ -144,17 +151,21 @@ def units(model: nn.Module) -> list[Unit]:
     MobileNetV2: stem conv + bn, the stem's ReLU6, each block, classifier. A BERT-type encoder: embeddings, then
     self-attention and feed-forward of each layer in turn, classifier.
     """
+    if is_encoder(model):
+        base: Encoder = model.base_model
+        halves = [
+            half
+            for layer in base.encoder.layer
+            for half in (_SelfAttention(layer, model), _OnFirst(_FeedForward(layer)))
+        ]
+        return [_OnFirst(_Embeddings(model)), *halves, _TextClassifier(model)]
+    from torchvision.models import MobileNetV2
+
     if isinstance(model, MobileNetV2):
         (conv, norm, _), *blocks = model.features
         # torchvision's ReLU6 works in place; behind a cut its input is not its own.
         layers = [nn.Sequential(conv, norm), nn.ReLU6(), *blocks, _VisionClassifier(model)]
         return [_OnFirst(layer) for layer in layers]
-    if isinstance(model, PreTrainedModel):
-        encoder: Encoder = model.base_model.encoder
-        halves = [
-            half for layer in encoder.layer for half in (_SelfAttention(layer, model), _OnFirst(_FeedForward(layer)))
-        ]
-        return [_OnFirst(_Embeddings(model)), *halves, _TextClassifier(model)]
     raise ConfigError(f"cannot split a {type(model).__name__}; use MobileNetV2 or a BERT-type encoder")
 
 
@@ -255,7 +266,7 @@ def split(
         ConfigError: the name is unknown for this kind of model, the model is too small for the cuts, or it takes no
             such insert.
     """
-    kind = "text" if isinstance(model, PreTrainedModel) else "vision"
+    kind = "text" if is_encoder(model) else "vision"
     known = PARTITIONS[kind] + FREE_PARTITIONS
     if name not in known:
         raise ConfigError(f"unknown partition {name!r} for a {kind} model; choose from {', '.join(known)}")
@@ -371,7 +382,7 @@ def unit_macs(model: nn.Module, layers: Sequence[Unit]) -> list[int]:
 
 def _example(model: nn.Module) -> Values:
     device = next(model.parameters()).device
-    if isinstance(model, PreTrainedModel):
+    if is_encoder(model):
         ids = torch.ones(1, EVEN_LENGTH, dtype=torch.long, device=device)
         return ids, torch.ones_like(ids)
     return (torch.zeros(1, 3, EVEN_IMAGE_SIZE, EVEN_IMAGE_SIZE, device=device),)

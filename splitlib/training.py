@@ -17,7 +17,6 @@ from types import FrameType
 from typing import Any, Self
 
 import torch
-from sklearn.metrics import accuracy_score, matthews_corrcoef
 from torch import Tensor, nn
 
 from splitlib.config import RunConfig
@@ -206,6 +205,8 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
 @torch.no_grad()
 def evaluate(engine: Engine, data: TaskData, *, epoch: int, train_loss: float) -> EpochResult:
     """Return the metrics of ``engine``'s model on the whole evaluation split; compression at the cuts stays on."""
+    from sklearn.metrics import accuracy_score, matthews_corrcoef
+
     engine.eval()
     logits, labels = [], []
     for inputs, batch_labels in eval_batches(data, batch_size=EVAL_BATCH):

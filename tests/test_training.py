@@ -5,6 +5,7 @@ import signal
 
 import pytest
 import torch
+from transformers import get_scheduler
 
 from splitlib import experiment
 from splitlib.compressors import make_compressor
@@ -12,7 +13,7 @@ from splitlib.config import RunConfig
 from splitlib.data import load_task
 from splitlib.errors import ConfigError, RecordError
 from splitlib.models import build_model
-from splitlib.optimization import make_optimizer
+from splitlib.optimization import make_optimizer, rate_left
 from splitlib.partition import split
 from splitlib.pipeline import build_pipeline
 from splitlib.progress import Progress
@@ -226,3 +227,14 @@ def test_nothing_is_written_before_everything_is_checked(tmp_path):
         with pytest.raises(ConfigError, match=words):
             experiment.run(wrong, device="cpu")
     assert not any((tmp_path / folder).exists() for folder in ("results", "checkpoints"))
+
+
+@pytest.mark.parametrize("warmup", [0, 3])
+@pytest.mark.parametrize("name", ["constant", "linear", "cosine", "polynomial"])
+def test_schedules_are_those_of_transformers(name, warmup):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.003)
+    theirs = get_scheduler("constant_with_warmup" if name == "constant" else name, optimizer, warmup, 11)
+    for step in range(14):
+        assert 0.003 * rate_left(name, step, warmup=warmup, total=11, lr=0.003) == theirs.get_last_lr()[0], step
+        optimizer.step()
+        theirs.step()

@@ -9,8 +9,6 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from splitlib.data import acceptability, entailment
 from splitlib.data.tasks import Task
@@ -37,6 +35,8 @@ def digits(task: Task) -> Splits:
 
     The split is fixed and keeps the ten classes' shares. The columns have the names of ``task``'s.
     """
+    from sklearn.model_selection import train_test_split
+
     (image,) = task.inputs
     features = datasets.Features(
         {image: datasets.Image(), task.label: datasets.ClassLabel(names=[str(digit) for digit in range(10)])}
@@ -53,6 +53,8 @@ def digits(task: Task) -> Splits:
 
 @cache
 def _digits() -> tuple[list[dict[str, bytes]], list[int]]:
+    from sklearn.datasets import load_digits
+
     raw = load_digits()
     grey = np.round(raw.images * (255 / DIGITS_LEVELS)).astype(np.uint8)
     return [{"bytes": _bitmap(pixels)} for pixels in grey], raw.target.tolist()

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import datasets
 import torch
@@ -14,12 +14,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from splitlib.config import RunConfig
-from splitlib.data import text, vision
 from splitlib.data.embedded import load_embedded
 from splitlib.data.hub import describe
 from splitlib.data.real import load_real
 from splitlib.data.tasks import Task, get_task
 from splitlib.errors import ConfigError
+
+if TYPE_CHECKING:
+    from splitlib.data import text, vision
 
 # Which samples a smaller run takes does not depend on its seed: seeds compare on the same data.
 SELECTION_SEED = 0
@@ -114,6 +116,8 @@ def _first(rows: datasets.Dataset, count: int | None, setting: str) -> datasets.
 
 
 def _images(config: RunConfig, task: Task, rows: Rows) -> tuple[vision.Images, vision.Images]:
+    from splitlib.data import vision
+
     assert config.image_size is not None
     columns = {"image": task.inputs[0], "label": task.label}
     augment = vision.train_transform(config.image_size, flip=config.data == "real")
@@ -124,6 +128,8 @@ def _images(config: RunConfig, task: Task, rows: Rows) -> tuple[vision.Images, v
 
 
 def _sentences(config: RunConfig, task: Task, rows: Rows, hub: Path | None) -> tuple[text.Sentences, text.Sentences]:
+    from splitlib.data import text
+
     assert config.max_length is not None and config.model is not None
     tokenizer = text.tokenizer_for(config.model, config.weights, config.data, hub)
     columns: dict[str, Any] = {"sentences": task.inputs, "label": task.label}

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import nn
-from transformers import PreTrainedModel
 
 from splitlib.config import RunConfig
 from splitlib.errors import ConfigError
-from splitlib.models import mobilenet, reference, roberta
 
-# What 004 compares, and small ones of the same kinds: from a number of classes to a model with random weights.
-REFERENCE_MODELS: Mapping[str, Callable[[int], nn.Module]] = {
-    "mobilenet_v2": lambda labels: mobilenet.mobilenet_v2(labels, weights="random"),
-    "mobilenet_v2_tiny": mobilenet.mobilenet_v2_tiny,
-    "roberta-base": lambda labels: roberta.random_encoder("roberta-base", labels),
-    "roberta_tiny": roberta.roberta_tiny,
-    "vgg13": reference.vgg_13,
-    "vgg13_tiny": reference.vgg_13_tiny,
-    "resnet101": reference.resnet_101,
-    "amoebanet": reference.amoebanet_d,
-}
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# What 004 compares, and small ones of the same kinds.
+REFERENCE_MODELS = (
+    "mobilenet_v2",
+    "mobilenet_v2_tiny",
+    "roberta-base",
+    "roberta_tiny",
+    "vgg13",
+    "vgg13_tiny",
+    "resnet101",
+    "amoebanet",
+)
+
+# Each model is imported where it is built: torchvision and transformers take seconds, and a run needs one of them.
 
 
 def build_model(config: RunConfig, *, num_labels: int, hub: Path | None = None) -> nn.Module:
@@ -34,17 +38,23 @@ def build_model(config: RunConfig, *, num_labels: int, hub: Path | None = None) 
         return _vision(config, num_labels, hub)
     model = _text(config, num_labels, hub)
     if config.lora_rank:
-        roberta.add_lora(model, rank=config.lora_rank, alpha=config.lora_alpha or config.lora_rank)
+        from splitlib.models.roberta import add_lora
+
+        add_lora(model, rank=config.lora_rank, alpha=config.lora_alpha or config.lora_rank)
     return model
 
 
 def _vision(config: RunConfig, num_labels: int, hub: Path | None) -> nn.Module:
+    from splitlib.models import mobilenet
+
     if config.model == "mobilenet_v2_tiny":
         return mobilenet.mobilenet_v2_tiny(num_labels)
     return mobilenet.mobilenet_v2(num_labels, weights=config.weights, hub=hub)
 
 
 def _text(config: RunConfig, num_labels: int, hub: Path | None) -> PreTrainedModel:
+    from splitlib.models import roberta
+
     name = str(config.model)
     if name == "roberta_tiny":
         model = roberta.roberta_tiny(num_labels)
@@ -70,4 +80,16 @@ def build_reference(name: str, num_labels: int) -> nn.Module:
     """
     if name not in REFERENCE_MODELS:
         raise ConfigError(f"unknown model {name!r}; choose from {', '.join(REFERENCE_MODELS)}")
-    return REFERENCE_MODELS[name](num_labels)
+    from splitlib.models import mobilenet, reference, roberta
+
+    builders: Mapping[str, Callable[[int], nn.Module]] = {
+        "mobilenet_v2": lambda labels: mobilenet.mobilenet_v2(labels, weights="random"),
+        "mobilenet_v2_tiny": mobilenet.mobilenet_v2_tiny,
+        "roberta-base": lambda labels: roberta.random_encoder("roberta-base", labels),
+        "roberta_tiny": roberta.roberta_tiny,
+        "vgg13": reference.vgg_13,
+        "vgg13_tiny": reference.vgg_13_tiny,
+        "resnet101": reference.resnet_101,
+        "amoebanet": reference.amoebanet_d,
+    }
+    return builders[name](num_labels)

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 import transformers
-from peft import LoraConfig, inject_adapter_in_model
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -104,6 +103,8 @@ def add_lora(model: PreTrainedModel, *, rank: int, alpha: int) -> PreTrainedMode
     The layers are replaced in place, so the model's structure, and with it every partition, stays. The classifier keeps
     training, as in microsoft/LoRA's GLUE scripts.
     """
+    from peft import LoraConfig, inject_adapter_in_model
+
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=["query", "value"])
     inject_adapter_in_model(config, model)
     for name, parameter in model.named_parameters():
