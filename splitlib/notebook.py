@@ -36,10 +36,13 @@ class Study:
     hub: Path | None
     fresh: bool
     device: str
+    samples: int = 0
+    """Training samples of every run; 0 leaves them to the profile."""
 
     def scale(self, document: RunConfig, **overrides: Any) -> RunConfig:
         """Return a document's settings as this profile runs them on this data."""
-        return self.profile.scale(document, **{"data": self.data, **overrides})
+        fewer = {"train_samples": self.samples} if self.samples else {}
+        return self.profile.scale(document, **{"data": self.data, **overrides, **fewer})
 
     def run(
         self,
@@ -95,9 +98,16 @@ class Study:
 
 
 def start(
-    name: str, *, profile: str, data: str = "", hub: str = "", fresh: bool = False, device: str = "auto"
+    name: str,
+    *,
+    profile: str,
+    data: str = "",
+    hub: str = "",
+    fresh: bool = False,
+    samples: int = 0,
+    device: str = "auto",
 ) -> Study:
-    """Return the study a notebook's parameters mean; an empty ``data`` or ``hub`` takes the default.
+    """Return the study a notebook's parameters mean; an empty ``data`` or ``hub`` takes the default, as does 0.
 
     Raises:
         ConfigError: the profile, the data or the device is unknown.
@@ -113,6 +123,7 @@ def start(
         hub=Path(hub) if hub else None,
         fresh=fresh,
         device=device,
+        samples=samples,
     )
 
 

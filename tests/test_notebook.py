@@ -84,6 +84,11 @@ def test_a_study_may_run_rows_smaller_than_its_profile():
     assert not study.measured(rows, runs)["document_settings"].any()
 
 
+def test_a_reader_may_ask_for_fewer_samples_of_every_run():
+    fewer = study_of("quick", samples=96).scale(TINY, train_samples=500)
+    assert (fewer.train_samples, fewer.epochs) == (96, study_of("quick").scale(TINY).epochs)
+
+
 def test_the_documents_settings_are_recognised(monkeypatch):
     """Only a run of exactly the document's config, on real data, may count as its reproduction."""
     study = study_of("smoke")
