@@ -13,14 +13,14 @@ import pytest
 from benchmarks.namespaces import ADDRESSES, missing, two_namespaces
 from splitlib.results import all_records
 
-RATE_MBIT = 10
+RATE_MBIT = 4  # slow enough that the bytes decide on a busy machine too
 PORT = 29511
 SERVER_ADDRESS = ADDRESSES[0]
 
 
 @pytest.mark.timeout(300)
 def test_a_shaped_link_between_two_namespaces(tmp_path):
-    """Over a real 10 Mbit/s a batch takes what its bytes take, and 8 bits take less than half as long."""
+    """Over a real 4 Mbit/s a batch takes what its bytes take, and 8 bits take less than half as long."""
     if reason := missing():
         pytest.skip(f"network namespaces need {reason}")
     environment = {**os.environ, "SPLITLIB_SECRET": secrets.token_hex(8), "SPLITLIB_PROGRESS": "none"}
