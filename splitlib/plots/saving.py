@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ def save(drawing: Figure, path: Path, *, about: str = "") -> None:
 
 def title_of(drawing: Figure) -> str:
     """Return the title over all panels in one line."""
-    return " ".join(drawing.get_suptitle().split())
+    lines = re.sub(r"(?<![,.;:])\s*\n\s*", "; ", drawing.get_suptitle())
+    return " ".join(lines.split())
 
 
 def _rasterize_dense(drawing: Figure) -> None:
