@@ -45,6 +45,11 @@ class Shown:
     """Over the cell that drew it, or nothing if no cell does any more."""
 
     @property
+    def name(self) -> str:
+        """The file's name in words."""
+        return self.path.stem.partition("_")[2].replace("_", " ")
+
+    @property
     def vector(self) -> Path | None:
         """The SVG beside the PNG, if there is one."""
         path = self.path.with_suffix(".svg")
@@ -148,8 +153,9 @@ def _entry(figure: Shown, study: StudyNotebook, folder: Path) -> str:
     files = [f"[PNG]({name})"] + ([f"[SVG]({_link(figure.vector, folder)})"] if figure.vector else [])
     cell = f", under *{figure.heading}*" if figure.heading else ""
     lines = [
-        f"### {_plain(figure.title)}",
+        f"### {figure.name}",
         f"![{_plain(figure.title)}]({name})",
+        f"**{_plain(figure.title)}**",
         "\n".join(
             [
                 f"* Data: {figure.data or 'see the title'}",
