@@ -12,6 +12,7 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Affine2D, ScaledTranslation, blended_transform_factory
 
 from splitlib.results import RunRecord
 
@@ -193,7 +194,12 @@ def density_with_edges(ax: Axes, values: Any, edges: Mapping[str, Sequence[float
     """Draw the density of ``values`` [n] on a logarithmic axis, and above it one row of ticks for each rule's edges."""
     ax.hist(values, bins=200, density=True, log=True, color="0.75")
     ax.set_ylabel("density [1 / unit of value]")
-    rows = ax.inset_axes((0.0, 1.03, 1.0, 0.1 * len(edges)), sharex=ax)
+    # In points above the panel: the layout, which makes room for them by shrinking the panel, must not shrink them.
+    drawing: Any = ax.get_figure(root=True)
+    top: Any = ax.transAxes
+    above = Affine2D().scale(1 / 72) + drawing.dpi_scale_trans + ScaledTranslation(0, 1, top)
+    place = blended_transform_factory(ax.transAxes, above)
+    rows = ax.inset_axes((0.0, 6.0, 1.0, 14.0 * len(edges)), transform=place, sharex=ax)
     colours = [COLOURS[position % len(COLOURS)] for position in range(len(edges))]
     rows.eventplot(list(edges.values()), lineoffsets=range(len(edges)), linelengths=0.7, colors=colours)
     rows.set_yticks(range(len(edges)), list(edges))
