@@ -42,6 +42,11 @@ def test_reported_is_hollow_beside_measured_and_a_row_says_its_status(ax):
     assert ax.get_xlabel() == "score [%]"
 
 
+def test_what_no_data_went_into_is_not_called_measured(ax):
+    exploring.reported_beside_measured(ax, TABLE.assign(data="none"))
+    assert list(series(ax)) == ["reported", "counted"]
+
+
 def test_changes_are_against_the_baseline(ax):
     exploring.reported_beside_measured(ax, TABLE, change=True)
     assert series(ax)["reported"][1:] == [-10, -20] and series(ax)["measured"][1] == -5

@@ -136,6 +136,11 @@ def test_no_rank_is_offered_that_a_tensor_has_not():
     ]  # fmt: skip
 
 
+def test_a_tensor_too_small_for_any_codec_is_no_error():
+    explorer = widgets.explore_codecs("title", {"tiny": torch.ones(1, 2)})
+    assert explorer.words.value == "" and explorer.picture.value
+
+
 def test_energy_is_a_mean_over_samples_and_ends_at_one():
     rank_one = torch.outer(torch.arange(1.0, 5), torch.arange(1.0, 4))
     shares = tensor_widgets._energy(torch.stack([rank_one, torch.eye(4, 3)]))

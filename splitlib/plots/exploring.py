@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from splitlib.plots import COLOURS, HATCHES, look
 
@@ -43,6 +43,8 @@ def axis_label(metric: str) -> str:
 def reported_beside_measured(ax: Axes, table: pd.DataFrame, *, change: bool = False) -> None:
     """Draw each row's reported value as a hollow diamond and the measured one as a filled point, with their spreads.
 
+    What no data went into is called counted.
+
     Args:
         ax: where to draw.
         table: of :func:`splitlib.comparison.compare`; what stands before ``metric`` names a row. One metric.
@@ -50,6 +52,7 @@ def reported_beside_measured(ax: Axes, table: pd.DataFrame, *, change: bool = Fa
     """
     names = [_row_name(row) for row in table.iloc[:, : list(table.columns).index("metric")].itertuples(index=False)]
     places = np.arange(len(table))
+    words = {"reported": "reported", "measured": "counted" if (table["data"] == "none").any() else "measured"}
     looks: tuple[tuple[str, float, Any], ...] = (
         ("reported", -0.15, {"marker": "D", "markerfacecolor": "white", "color": "black"}),
         ("measured", 0.15, {"marker": "o", "color": COLOURS[0]}),
@@ -57,7 +60,7 @@ def reported_beside_measured(ax: Axes, table: pd.DataFrame, *, change: bool = Fa
     for kind, shift, style in looks:
         values = table[f"{kind}_change" if change else kind].to_numpy(float)
         spreads = None if change else np.nan_to_num(table[f"{kind}_sd"].to_numpy(float))
-        ax.errorbar(values, places + shift, xerr=spreads, linestyle="none", capsize=3, label=kind, **style)
+        ax.errorbar(values, places + shift, xerr=spreads, linestyle="none", capsize=3, label=words[kind], **style)
     statuses = [f"{name} ({status})" for name, status in zip(names, table["status"], strict=True)]
     ax.set_yticks(places, statuses, fontsize=8)
     ax.invert_yaxis()
@@ -75,17 +78,24 @@ def _row_name(row: Sequence[object]) -> str:
 def error_by_ratio(ax: Axes, points: Mapping[str, pd.DataFrame]) -> None:
     """Draw squared error over variance against the compression ratio, a line for each codec, a point for each setting.
 
-    Each frame has the columns ``compression_ratio``, ``error`` and ``text``, the setting. At 1 a codec is no better
-    than sending the mean.
+    Each frame has the columns ``compression_ratio``, ``error`` and ``text``, the setting; it may be empty. At an
+    error of 1 a codec is no better than sending the mean.
     """
     for position, (name, found) in enumerate(points.items()):
         style = look(position)
+        if found.empty:
+            continue
         ordered = found.sort_values("compression_ratio")
         label = f"{name}: {ordered['text'].iloc[0]} to {ordered['text'].iloc[-1]}"
         ax.plot(ordered["compression_ratio"], ordered["error"], markersize=5, label=label, **style)
-    ax.set(xlabel="compression ratio [bytes sent / uncompressed]", ylabel="squared error / variance", yscale="log")
+    ax.set(xscale="log", xlabel="compression ratio [bytes sent / uncompressed]")
+    ax.set(yscale="log", ylabel="squared error / variance")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_minor_locator(NullLocator())
     ax.axhline(1.0, color="grey", linewidth=0.8)
-    ax.legend(fontsize=8)
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(fontsize=8)
 
 
 def energy_by_rank(ax: Axes, energy: Mapping[str, Sequence[float]], *, rank: int) -> None:

@@ -50,14 +50,17 @@ CODECS: Mapping[str, Callable[[Tensor], Iterator[tuple[str, Compressor]]]] = {
 def explore_codecs(title: str, tensors: Mapping[str, Tensor]) -> Explorer:
     """Return a choice of tensor and of codecs: squared error over variance by exact ratio, for many settings of each.
 
-    Nothing is timed. A tensor of more than :data:`LARGEST` values is cut to its first samples.
+    Nothing is timed, and settings that send more than the tensor itself are left out. A tensor
+    of more than :data:`LARGEST` values is cut to its first samples.
     """
     parts = {name: _first_samples(x) for name, x in tensors.items()}
 
     @cache
     def curve(tensor: str, codec: str) -> pd.DataFrame:
         x = parts[tensor]
-        return pd.DataFrame([_once(x, text, compressor) for text, compressor in CODECS[codec](x)])
+        rows = [_once(x, text, compressor) for text, compressor in CODECS[codec](x)]
+        found = pd.DataFrame(rows, columns=["text", "compression_ratio", "error"])
+        return found[found["compression_ratio"] < 1]
 
     def draw(tensor: str, codecs: Sequence[str]) -> Figure:
         if not codecs:
