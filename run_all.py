@@ -24,6 +24,7 @@ from splitlib.errors import ConfigError, SplitlibError
 from splitlib.profiles import PROFILES, get_profile
 from splitlib.workbook.console import INDENT, Console
 from splitlib.workbook.execution import STATUSES, Outcome, run_study
+from splitlib.workbook.gallery import PAGE, figures_folder, write_gallery
 from splitlib.workbook.page import point_latest, write_index
 from splitlib.workbook.studies import STANDARD_PARAMETERS, StudyNotebook, assign, read_studies, select
 
@@ -52,6 +53,7 @@ def _parser() -> _Parser:
     )
     parser.add_argument("--fresh", action="store_true", help="train again although records exist")
     parser.add_argument("--list", action="store_true", help="show the notebooks and their parameters, run nothing")
+    parser.add_argument("--gallery", action="store_true", help="write the page that shows figures/, run nothing")
     parser.add_argument(
         "--notebooks", type=Path, default=ROOT / "notebooks", help="folder to read (default: %(default)s)"
     )
@@ -65,10 +67,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
     try:
-        studies = select(read_studies(args.notebooks.resolve()), args.only)
+        every = read_studies(args.notebooks.resolve())
+        studies = select(every, args.only)
         own_values = assign(studies, args.param)
         if args.list:
             print("\n".join(_describe(study) for study in studies))
+            return 0
+        if args.gallery:
+            print(_write_gallery(args, every) or f"{figures_folder(ROOT) / PAGE} is up to date")
             return 0
         values = {study.name: {**_standard_values(args), **own_values[study.name]} for study in studies}
         run_dir = _make_run_dir(args.runs.resolve())
@@ -84,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _run(outcomes, values, run_dir, console)
         try:
             console.line("\n".join(_finish(outcomes, run_dir, subtitle=subtitle, command=command)))
+            _write_gallery(args, every)
         except OSError as error:
             console.line(f"run_all.py: error: cannot write to {run_dir}: {error.strerror}")
             return code or 1
@@ -153,6 +160,12 @@ def _where_parameters_go(studies: Sequence[StudyNotebook], values: Mapping[str, 
         takers = [study.name for study in studies if name in study.parameters]
         others = [study.name for study in studies if name not in study.parameters]
         yield f"--param {name} goes to {', '.join(takers)}" + (f", not to {', '.join(others)}" if others else "")
+
+
+def _write_gallery(args: argparse.Namespace, studies: Sequence[StudyNotebook]) -> Path | None:
+    """Write the page of ``figures/`` if it changes; the notebooks of another folder draw none of these."""
+    own = args.notebooks.resolve() == ROOT / "notebooks"
+    return write_gallery(figures_folder(ROOT), studies) if own else None
 
 
 def _finish(outcomes: Sequence[Outcome], run_dir: Path, **header: str) -> list[str]:

@@ -13,11 +13,11 @@ import pandas as pd
 from IPython.display import display
 from matplotlib.figure import Figure
 
-from splitlib import plots
 from splitlib.config import RunConfig
 from splitlib.errors import ConfigError
 from splitlib.experiment import sweep
 from splitlib.pipeline.remote.client import Line
+from splitlib.plots import saving
 from splitlib.profiles import Profile, get_profile
 from splitlib.results import RunRecord, to_frame
 from splitlib.runtime import environment, figures_dir, pick_device
@@ -80,10 +80,10 @@ class Study:
         return pd.concat(frames, ignore_index=True)
 
     def save_figure(self, drawing: Figure, name: str, *, about_data: bool = True) -> None:
-        """Show a figure and keep it as ``figures/<number>_<name>.png``; on embedded data ``_embedded`` joins the name.
+        """Show a figure and keep it as ``figures/<number>_<name>.png`` and ``.svg``.
 
-        Under ``run_all.py`` a copy goes to the run's folder; the smoke profile keeps nothing but that copy. Give
-        ``about_data=False`` for a figure that no dataset went into.
+        On embedded data ``_embedded`` joins the name. Under ``run_all.py`` a copy goes to the run's folder; the smoke
+        profile keeps nothing but that copy. Give ``about_data=False`` for a figure that no dataset went into.
         """
         suffix = "_embedded" if about_data and self.data == "embedded" else ""
         file = f"{self.name.split('_')[0]}_{name}{suffix}.png"
@@ -92,7 +92,7 @@ class Study:
         copy = Path(run_dir, "figures", file) if run_dir else None
         for path in (kept, copy):
             if path is not None:
-                plots.save(drawing, path)
+                saving.save(drawing, path, about=f"{self.data} data" if about_data else saving.NO_DATA)
         display(drawing)  # by itself a notebook shows figures only while matplotlib is interactive
         plt.close(drawing)
 

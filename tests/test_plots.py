@@ -71,6 +71,7 @@ def test_points_of_one_row_stand_side_by_side_near_its_tick():
 def test_every_rule_has_its_row_of_edges_above_the_density():
     values = np.random.default_rng(0).normal(size=2000)
     edges = {"equal_count": [-3.0, 0.0, 3.0], "equal_range": [-3.0, -1.0, 1.0, 3.0]}
+    edges |= {f"rule {number}": [float(number)] for number in range(4)}  # many rows once covered the title
     with plots.figure("title\nof two lines", columns=2) as (drawing, axes):
         plots.density_with_edges(axes[0], values, edges)
         (rows,) = axes[0].child_axes

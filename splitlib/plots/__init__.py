@@ -4,29 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Affine2D, ScaledTranslation, blended_transform_factory
 
-from splitlib.files import write_atomically
 from splitlib.results import RunRecord
 
 # Okabe and Ito's palette (2008), without its yellow, which vanishes on white paper.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LINES: Any = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 3)), (0, (1, 3)))
+# Of straight lines: an SVG writes out every dot of a dotted one.
+HATCHES = ("", "////", "\\\\\\\\", "xxxx", "----")
 STYLE: Any = {
     "axes.axisbelow": True,
     "axes.grid": True,
+    # A line without a marker, told apart by its dashes where colour does not show.
+    "axes.prop_cycle": cycler(color=COLOURS, linestyle=LINES),
     "axes.spines.right": False,
     "axes.spines.top": False,
     "figure.constrained_layout.use": True,
     "figure.dpi": 100,
     "font.size": 10,
     "grid.alpha": 0.3,
+    "hatch.linewidth": 0.7,
     "legend.frameon": False,
     "savefig.dpi": 160,
 }
@@ -37,6 +44,20 @@ QUANTITIES = {
     "eval_loss": ("validation loss [nats]", 1.0),
     "train_loss": ("training loss [nats]", 1.0),
 }
+
+
+def look(position: int) -> dict[str, Any]:
+    """Return colour, marker and line of the ``position``-th of several lines; 49 of them differ.
+
+    >>> look(0)["marker"], look(7)["linestyle"]
+    ('o', '--')
+    """
+    turn, place = divmod(position, len(COLOURS))
+    return {
+        "color": COLOURS[place],
+        "marker": MARKERS[(place + turn) % len(MARKERS)],
+        "linestyle": LINES[turn % len(LINES)],
+    }
 
 
 @contextmanager
@@ -60,14 +81,15 @@ def metric_by_epoch(ax: Axes, runs: Mapping[str, Sequence[RunRecord]], quantity:
     for position, (label, records) in enumerate(runs.items()):
         curves = pd.DataFrame([[getattr(e, quantity) for e in r.history] for r in records]).mul(factor)
         epochs = range(1, curves.shape[1] + 1)
-        colour, marker = COLOURS[position % len(COLOURS)], MARKERS[position % len(MARKERS)]
+        style = look(position)
         collapsed = sum(r.collapsed for r in records)
         text = f"{label}, n={len(records)}" + (f", {collapsed} collapsed" if collapsed else "")
-        ax.plot(epochs, curves.mean(), color=colour, marker=marker, markersize=4, label=text)
+        ax.plot(epochs, curves.mean(), markersize=4, label=text, **style)
         if len(records) > 1:
-            ax.fill_between(epochs, curves.min(), curves.max(), color=colour, alpha=0.15, linewidth=0)
+            ax.fill_between(epochs, curves.min(), curves.max(), color=style["color"], alpha=0.15, linewidth=0)
     ax.set(xlabel="epoch", ylabel=name)
-    ax.legend()
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # there is no epoch 1.5
+    ax.legend(ncols=1 + (len(runs) > 8), fontsize=10 if len(runs) <= 6 else 8)
 
 
 def ranges_and_points(ax: Axes, ranges: pd.DataFrame, points: Mapping[str, Sequence[float]]) -> None:
@@ -90,16 +112,16 @@ def ranges_and_points(ax: Axes, ranges: pd.DataFrame, points: Mapping[str, Seque
 def stacked_shares(ax: Axes, shares: pd.DataFrame, *, colours: Mapping[str, str]) -> None:
     """Draw each row's shares, which add up to 1, as one horizontal bar.
 
-    ``colours`` gives each column the name of its owner: columns of one owner share a colour and are told apart by the
-    order in which they stand.
+    ``colours`` gives each column the name of its owner: columns of one owner share a colour and are told apart by
+    hatching and the order in which they stand.
     """
     owners = list(dict.fromkeys(colours.values()))
     left = pd.Series(0.0, index=shares.index)
-    for column in map(str, shares.columns):
+    for position, column in enumerate(map(str, shares.columns)):
         owner = colours[column]
         ax.barh(
             shares.index, 100 * shares[column], left=100 * left, color=COLOURS[owners.index(owner)],
-            edgecolor="white", label=f"{owner}: {column}",
+            edgecolor="white", linewidth=0.5, hatch=HATCHES[position % len(HATCHES)], label=f"{owner}: {column}",
         )  # fmt: skip
         left += shares[column]
     ax.invert_yaxis()
@@ -114,7 +136,7 @@ def stacked_bars(ax: Axes, heights: pd.DataFrame, *, points: pd.Series, points_l
     """
     bottom = pd.Series(0.0, index=heights.index)
     for position, column in enumerate(map(str, heights.columns)):
-        hatch = ("", "....", "////")[min(position, 2)]
+        hatch = HATCHES[position % len(HATCHES)]
         ax.bar(
             heights.index, heights[column], bottom=bottom, width=0.6, label=column,
             color=COLOURS[position % len(COLOURS)], edgecolor="white", linewidth=0, hatch=hatch,
@@ -151,8 +173,9 @@ def _means_with_ranges(ax: Axes, places: pd.Series, runs: Any, colour: str, mark
     points = pd.DataFrame({"x": places, "mean": runs.mean(), "low": runs.min(), "high": runs.max()}).sort_values("x")
     ranges = [points["mean"] - points["low"], points["high"] - points["mean"]]
     ax.errorbar(
-        points["x"], points["mean"], yerr=ranges, color=colour, marker=marker, capsize=3, label=f"{name}, measured"
-    )
+        points["x"], points["mean"], yerr=ranges, color=colour, marker=marker, linestyle="-", capsize=3,
+        label=f"{name}, measured",
+    )  # fmt: skip
 
 
 def points_by_row(ax: Axes, table: pd.DataFrame) -> None:
@@ -170,16 +193,16 @@ def points_by_row(ax: Axes, table: pd.DataFrame) -> None:
 def density_with_edges(ax: Axes, values: Any, edges: Mapping[str, Sequence[float]]) -> None:
     """Draw the density of ``values`` [n] on a logarithmic axis, and above it one row of ticks for each rule's edges."""
     ax.hist(values, bins=200, density=True, log=True, color="0.75")
-    ax.set_ylabel("density")
-    rows = ax.inset_axes((0.0, 1.03, 1.0, 0.1 * len(edges)), sharex=ax)
+    ax.set_ylabel("density [1 / unit of value]")
+    # In points above the panel: the layout, which makes room for them by shrinking the panel, must not shrink them.
+    drawing: Any = ax.get_figure(root=True)
+    top: Any = ax.transAxes
+    above = Affine2D().scale(1 / 72) + drawing.dpi_scale_trans + ScaledTranslation(0, 1, top)
+    place = blended_transform_factory(ax.transAxes, above)
+    rows = ax.inset_axes((0.0, 6.0, 1.0, 14.0 * len(edges)), transform=place, sharex=ax)
     colours = [COLOURS[position % len(COLOURS)] for position in range(len(edges))]
     rows.eventplot(list(edges.values()), lineoffsets=range(len(edges)), linelengths=0.7, colors=colours)
     rows.set_yticks(range(len(edges)), list(edges))
     rows.tick_params(length=0, labelbottom=False)
     rows.grid(visible=False)
     rows.spines[["left", "bottom"]].set_visible(False)
-
-
-def save(drawing: Figure, path: Path) -> None:
-    """Write a PNG without dates or versions in it, so that the same records give the same file."""
-    write_atomically(path, lambda temporary: drawing.savefig(temporary, format="png", metadata={"Software": None}))

@@ -6,9 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from splitlib.plots import COLOURS
-
-HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\")
+from splitlib.plots import COLOURS, HATCHES
 
 
 def stacked_parts(ax: Axes, seconds: pd.DataFrame, totals: pd.Series, *, title: str) -> None:
@@ -27,12 +25,15 @@ def stacked_parts(ax: Axes, seconds: pd.DataFrame, totals: pd.Series, *, title: 
     for place, total in enumerate(totals):
         ax.annotate(f"{total:.3g} s", (place, bottom[place]), xytext=(0, 3), textcoords="offset points", ha="center")
     ax.set_title(title, loc="left", fontsize=10)
+    ax.set_ylabel("time per batch [s]")
     ax.grid(axis="x", visible=False)
     ax.margins(x=0.15, y=0.1)
 
 
 def reported_and_measured(ax: Axes, values: pd.DataFrame, *, title: str) -> None:
     """Draw ``reported`` as a hollow bar and ``measured`` as a filled one for each row, with the value beside it.
+
+    ``title``, what the values are a ratio of, names the axis.
 
     The line at 1 is data parallel. A blank says *not reported*, or *not run*.
     """
@@ -51,7 +52,7 @@ def reported_and_measured(ax: Axes, values: pd.DataFrame, *, title: str) -> None
     ax.axvline(1.0, color="grey", linewidth=0.8, linestyle="--")
     ax.set_yticks(places, [str(name) for name in values.index])
     ax.invert_yaxis()
-    ax.set_title(title, loc="left", fontsize=10)
+    ax.set_xlabel(f"{title} [ratio]")
     ax.grid(axis="y", visible=False)
     ax.margins(x=0.12)
     ax.legend(fontsize=8)

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from splitlib.plots import COLOURS, MARKERS
+from splitlib.plots import COLOURS, HATCHES, LINES, MARKERS
 from splitlib.timeline import COMPUTE, DECODE, ENCODE, SEND, WAIT, Span
 
 FORWARD, BACKWARD, OPTIMIZER, WAITING = "forward", "backward", "optimizer", "waiting (bubble)"
@@ -20,13 +20,13 @@ _LOOKS: Mapping[str, Mapping[str, object]] = {
     FORWARD: {"facecolor": COLOURS[4], "edgecolor": "black"},
     BACKWARD: {"facecolor": COLOURS[5], "edgecolor": "black", "hatch": "////"},
     OPTIMIZER: {"facecolor": "#404040", "edgecolor": "black"},
-    WAITING: {"facecolor": "white", "edgecolor": "#B0B0B0", "hatch": "...."},
+    WAITING: {"facecolor": "#F0F0F0", "edgecolor": "#B0B0B0"},
 }
 _LANES = (COMPUTE, ENCODE, SEND, DECODE)
 _NUMBERED = 0.012  # share of the axis a bar must have to show its micro-batch's number
+_OUTLINED = 0.008  # and to have an outline: a narrower one would be nothing but that
 # Where a point's text stands, by method: so that neighbours of different methods do not cover each other's.
 _CORNERS = ((1, 1), (1, 1), (1, -1), (-1, 1))
-HATCHES = ("", "////", "....", "xxxx")
 
 
 def gantt(ax: Axes, spans: Sequence[Span], *, kind: str) -> None:
@@ -44,7 +44,9 @@ def gantt(ax: Axes, spans: Sequence[Span], *, kind: str) -> None:
     for span in spans:
         lane = lanes.index((span.side, COMPUTE if span.activity == WAIT else span.activity))
         start, width = 1e3 * span.start - begin, 1e3 * (span.end - span.start)
-        look, waits = _LOOKS[_meaning(span)], span.activity == WAIT
+        look, waits = dict(_LOOKS[_meaning(span)]), span.activity == WAIT
+        if width < _OUTLINED * (end - begin):
+            look |= {"edgecolor": look["facecolor"], "hatch": ""}
         ax.barh(lane, width, left=start, height=0.8, linewidth=0.6, zorder=2 if waits else 3, **look)  # type: ignore[arg-type]
         if not waits and span.what != OPTIMIZER and width > _NUMBERED * (end - begin):
             ax.text(start + width / 2, lane, str(span.micro_batch), ha="center", va="center", fontsize=7, zorder=4,
@@ -88,7 +90,17 @@ def time_by_rate(ax: Axes, times: pd.DataFrame, *, crossings: Mapping[str, Seque
         colour = COLOURS[position % len(COLOURS)]
         every = (position, max(1, len(rates) // 6))  # markers of lines that coincide stand beside each other
         marker = MARKERS[position % len(MARKERS)]
-        ax.plot(rates, 1e3 * times[name], color=colour, marker=marker, markersize=5, markevery=every, label=name)
+        line = LINES[position % len(LINES)]
+        ax.plot(
+            rates,
+            1e3 * times[name],
+            color=colour,
+            linestyle=line,
+            marker=marker,
+            markersize=5,
+            markevery=every,
+            label=name,
+        )
         for rate in crossings.get(str(name), ()):
             height = 1e3 * float(np.exp(np.interp(np.log(rate), np.log(rates), np.log(times[name]))))
             ax.plot(rate, height, "o", markersize=10, markerfacecolor="none", markeredgecolor=colour, zorder=4)
@@ -97,7 +109,7 @@ def time_by_rate(ax: Axes, times: pd.DataFrame, *, crossings: Mapping[str, Seque
     decades = 10.0 ** np.arange(np.floor(np.log10(rates[0])), np.ceil(np.log10(rates[-1])) + 1)
     ax.xaxis.set_major_locator(FixedLocator(list(decades)))
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: rate_text(rate)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: rate_text(rate).replace(" ", "\n")))
     ax.set_xlim(rates[0], rates[-1])
     ax.legend(fontsize=8)
 
@@ -129,8 +141,10 @@ def ratio_and_time(ax: Axes, points: pd.DataFrame, *, kind: str, methods: Sequen
             markeredgewidth=1.5, markeredgecolor=colour, markerfacecolor="white" if kind == "reported" else colour,
         )  # fmt: skip
         right, above = _CORNERS[position % len(_CORNERS)]
-        for ratio, time, text in zip(group["compression_ratio"], group["time"], group["text"], strict=True):
-            ax.annotate(str(text), (ratio, time), xytext=(7 * right, 6 * above), textcoords="offset points",
+        told = group.sort_values("compression_ratio")[["compression_ratio", "time", "text"]]
+        for place, (ratio, time, text) in enumerate(told.itertuples(index=False)):
+            side = above * (-1) ** place  # neighbours of one method take turns above and below
+            ax.annotate(str(text), (ratio, time), xytext=(7 * right, 7 * side), textcoords="offset points",
                         ha="left" if right > 0 else "right", va="center", fontsize=7)  # fmt: skip
     ax.set(xscale="log", yscale="log", xlabel="compression ratio (bytes sent / uncompressed)")
     for axis in (ax.xaxis, ax.yaxis):
@@ -155,7 +169,7 @@ def predicted_and_measured(ax: Axes, points: pd.DataFrame) -> None:
         )  # fmt: skip
     values = points[["predicted", "measured"]].to_numpy(float)
     ends = (0.8 * values.min(), 1.25 * values.max())
-    ax.plot(ends, ends, color="black", linewidth=0.8, zorder=1)
+    ax.plot(ends, ends, color="black", linestyle="-", linewidth=0.8, zorder=1)
     ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal",
            xlabel="predicted time per batch [s]", ylabel="measured time per batch [s]")  # fmt: skip
     for axis in (ax.xaxis, ax.yaxis):
@@ -193,4 +207,5 @@ def grouped_bars(ax: Axes, heights: pd.DataFrame, *, kind: str, format: str = "{
     ax.set_title(kind, loc="left", fontsize=10)
     ax.grid(axis="x", visible=False)
     ax.margins(y=0.12)
-    ax.legend(fontsize=8)
+    # Over the panel, beside its title: inside it would cover bars or their values.
+    ax.legend(fontsize=8, ncols=len(heights.columns), loc="lower right", bbox_to_anchor=(1.0, 0.98), columnspacing=1.0)

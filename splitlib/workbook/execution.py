@@ -13,6 +13,7 @@ import nbformat
 import papermill
 from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
 
 from splitlib import tally
 from splitlib.files import write_text
@@ -62,7 +63,9 @@ def run_study(outcome: Outcome, values: Mapping[str, Any], run_dir: Path, consol
 
 
 def _images(run_dir: Path) -> set[Path]:
-    return {path for path in (run_dir / "figures").glob("*") if path.suffix in IMAGE_SUFFIXES}
+    """Return the run's figures so far, one path each: an SVG beside a PNG is the same figure."""
+    paths = {path for path in (run_dir / "figures").glob("*") if path.suffix in IMAGE_SUFFIXES}
+    return {path for path in paths if path.suffix != ".svg" or path.with_suffix(".png") not in paths}
 
 
 def _execute(study: StudyNotebook, values: Mapping[str, Any], run_dir: Path, console: Console) -> str:
@@ -96,12 +99,18 @@ def _execute(study: StudyNotebook, values: Mapping[str, Any], run_dir: Path, con
     return ""
 
 
+def _exporter() -> HTMLExporter:
+    """Return nbconvert's exporter, which shows a widget's picture, where it has one, in place of dead controls."""
+    order = HTMLExporter().default_config.NbConvertBase.display_data_priority
+    return HTMLExporter(config=Config({"NbConvertBase": {"display_data_priority": ["image/png", *order]}}))
+
+
 def _write_html(notebook: Path) -> str:
     """Write the page beside the executed notebook, if there is one, and return what went wrong, or nothing."""
     page = notebook.with_suffix(".html")
     try:
         if notebook.exists():
-            write_text(page, HTMLExporter().from_notebook_node(nbformat.read(notebook, as_version=4))[0])
+            write_text(page, _exporter().from_notebook_node(nbformat.read(notebook, as_version=4))[0])
     except OSError as error:
         return f"cannot write {page}: {error.strerror or error}"
     except Exception:  # an output that nbconvert cannot show

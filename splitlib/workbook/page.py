@@ -11,6 +11,7 @@ from nbconvert.filters import strip_ansi
 
 from splitlib.files import write_text
 from splitlib.workbook.execution import Outcome
+from splitlib.workbook.gallery import describe
 
 TEMPLATE = """\
 <!doctype html>
@@ -44,9 +45,13 @@ TEMPLATE = """\
 {% endfor %}
 {% for o in outcomes if o.figures %}
 <h2><a href="{{ link(o) }}">{{ o.study.number }} {{ o.study.title }}</a></h2>
-{% for figure in o.figures %}
-<figure><a href="{{ link(o) }}"><img src="figures/{{ figure.name|urlencode }}" alt="{{ figure.stem }}"></a>
-<figcaption>{{ figure.name }}</figcaption></figure>
+{% for figure in shown(o) %}
+<figure><a href="{{ link(o) }}"><img src="figures/{{ figure.path.name|urlencode }}" alt="{{ figure.title }}"></a>
+<figcaption>{{ figure.title }}{% if figure.data %} ({{ figure.data }}){% endif %}<br>
+{% if figure.heading %}Drawn under <i>{{ figure.heading }}</i>. {% endif %}File:
+<a href="figures/{{ figure.path.name|urlencode }}">{{ figure.path.name }}</a>
+{%- if figure.vector %}, <a href="figures/{{ figure.vector.name|urlencode }}">SVG</a>{% endif %}
+</figcaption></figure>
 {% endfor %}
 {% endfor %}
 </html>
@@ -63,6 +68,7 @@ def write_index(run_dir: Path, outcomes: Sequence[Outcome], *, subtitle: str, co
         outcomes=outcomes,
         link=lambda outcome: _link(run_dir, outcome),
         plain=strip_ansi,
+        shown=lambda outcome: [describe(path, outcome.study) for path in outcome.figures],
     )
     write_text(run_dir / "index.html", page)
     return run_dir / "index.html"
