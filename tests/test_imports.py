@@ -34,6 +34,7 @@ ORDER = [
     "plots",
     "widgets",
     "notebook",
+    "playground",
     "workbook",
     "cli",
     "__main__",
