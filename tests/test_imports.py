@@ -23,6 +23,7 @@ ORDER = [
     "timeline",
     "optimization",
     "pipeline",
+    "command",
     "training",
     "results",
     "experiment",
