@@ -23,6 +23,8 @@ PRESETS = {rate_text(rate): rate for rate in (1.0, 10.0, 50.0, 100.0, 1000.0, 10
 FREE_RATE = "by the slider"
 _TASKS = [(task.title, name) for name, task in TASKS.items()]
 _BLOCKS = [("whole tensor", 0), ("64 values", 64), ("256 values", 256), ("1024 values", 1024)]
+# Options that a config names even where they are the default: the documents' rows are told apart by them.
+_SIZES = ("bits", "level_bits", "bin_bits", "rank", "dtype")
 # Names in words for what the config calls by one word.
 _TITLES = {"level_bits": "level bits Q", "bin_bits": "bin bits S", "edges": "bin edges", "block": "range of"}
 _RANGES = {"bits": (1, 16), "zstd": (0, 22), "level_bits": (0, 16), "bin_bits": (0, 8), "rank": (1, 64),
@@ -174,8 +176,10 @@ class CodecControls:
         return self._options[option]
 
     def options(self) -> dict[str, Any]:
-        """Return the chosen compressor's options."""
-        return {option: self._options[option].value for option in self._known()}
+        """Return the chosen compressor's options: the sizes always, others where they are not the default."""
+        known = parameters(COMPRESSORS[self.name.value]) if self._known() else {}
+        values = {option: self._options[option].value for option in known}
+        return {option: value for option, value in values.items() if option in _SIZES or value != known[option]}
 
     def arrange(self) -> None:
         """Show what applies."""

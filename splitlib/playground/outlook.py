@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -11,7 +11,6 @@ from itertools import pairwise
 import numpy as np
 
 from splitlib.config import RunConfig
-from splitlib.errors import ConfigError
 from splitlib.pipeline.predict import LinkModel, Message, Prediction, Work, break_even, predict
 from splitlib.playground.bench import Bench, Codec, Encoded
 from splitlib.plots.timing import rate_text
@@ -77,16 +76,9 @@ def chosen(bench: Bench, config: RunConfig) -> Candidate:
 
 
 def compared(bench: Bench, config: RunConfig) -> list[Candidate]:
-    """Return the usual compressors, and first what is on screen; one whose rank is too high here is left out."""
-    return [chosen(bench, config), *_rivals(bench, config)]
-
-
-def _rivals(bench: Bench, config: RunConfig) -> Iterator[Candidate]:
-    for label, codec in RIVALS.items():
-        try:
-            yield candidate(bench, config, label, codec, codec)
-        except ConfigError:
-            continue
+    """Return what is on screen, then the usual compressors."""
+    rivals = [candidate(bench, config, label, codec, codec) for label, codec in RIVALS.items()]
+    return [chosen(bench, config), *rivals]
 
 
 def _message(encoded: Encoded) -> Message:
