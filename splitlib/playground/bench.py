@@ -1,6 +1,6 @@
 """What the playground measures on this machine, each thing once: tensors at the cuts, stage times, encodings.
 
-Tensors depend on model, partition and data; stage times on the micro-batches too; encodings on the tensor and the codec.
+Tensors depend on model, partition and data; stage times on the micro-batches too; encodings on the codec.
 Each is kept under a key of just that, so that moving a control measures no more than it changes.
 """
 
@@ -47,9 +47,13 @@ class Codec:
         return cls(name=name, options=tuple(sorted(options.items())))
 
     def __str__(self) -> str:
-        values = dict(self.options)
-        shown = [f"{name} {value}" for name, value in values.items() if value not in (0, "")]
-        return f"{self.name} ({', '.join(shown)})" if shown else self.name
+        """Name and sizes in words, such as ``sort 6+2, cube_root``."""
+        left = dict(self.options)
+        sizes = [f"{left.pop('level_bits')}+{left.pop('bin_bits')}"] if {"level_bits", "bin_bits"} <= set(left) else []
+        sizes += [str(left.pop(name)) for name in ("bits", "dtype") if name in left]
+        named = [str(left.pop("edges"))] if "edges" in left else []
+        named += [f"{name} {value}" for name, value in left.items()]
+        return ", ".join([" ".join([self.name.replace("_", " "), *sizes]), *named])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The playground's controls: widgets that show a choice and read it back, each visible only where it means something."""
+"""The playground's controls: widgets that show a choice and read it back, each visible where it means something."""
 
 from __future__ import annotations
 

@@ -29,9 +29,10 @@ from splitlib.playground.views import AtTheCut, Cheapest, Seen, Timeline
 SETTLE_SECONDS = 0.06  # a slider that moves sends a value every few milliseconds
 REDRAW_SECONDS = 0.4  # of the live curve, at most so often
 CSS = """<style>
-.splitlib-group {font-weight: 600; margin-top: 8px; border-bottom: 1px solid var(--jp-border-color2, #ccc); width: 310px}
+.splitlib-group {font-weight: 600; margin-top: 8px; width: 310px}
+.splitlib-group {border-bottom: 1px solid var(--jp-border-color2, #ccc)}
 .splitlib-rate {margin-left: 106px; font-size: 12px; line-height: 18px}
-.splitlib-answer {font-size: 14px; line-height: 20px; padding: 6px 10px; margin-bottom: 4px; border-left: 4px solid #0072B2}
+.splitlib-answer {font-size: 14px; line-height: 20px; padding: 6px 10px; border-left: 4px solid #0072B2}
 .splitlib-problem {font-size: 14px; line-height: 20px; padding: 6px 10px; border-left: 4px solid #D55E00}
 .splitlib-note {font-size: 12px; line-height: 16px; color: var(--jp-ui-font-color2, #555); margin: 2px 0}
 .splitlib-table {font-size: 12px; line-height: 17px; border-collapse: collapse}
@@ -97,8 +98,9 @@ class Playground:
     def picture(self, name: str) -> Figure:
         """Return the figure of one view, drawn anew: for a page without a kernel. ``name`` is its class's, in small."""
         view = next(view for view in self.views if type(view).__name__.lower() == name)
-        view.draw(self._scene())
-        drawing: Figure = view.canvas.figure
+        scene = self._scene()
+        view.draw(scene)
+        drawing: Figure = view.canvas.on_paper(f"{view.kind}: {scene.about_in_lines}")
         return drawing
 
     def _scene(self) -> Scene:

@@ -1,4 +1,4 @@
-"""What the measured costs predict: time per batch over a link, for the choice and the compressors it is compared with."""
+"""What the measured costs predict: time per batch over a link, of the choice and of the compressors beside it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ SCHEDULE = "gpipe"  # what the engine in_process runs, and with it the command t
 RATES = tuple(float(rate) for rate in np.geomspace(1, 1e5, 16))  # Mbit/s: three to a decade
 NONE, CHOSEN = "none", "on screen"
 TENSORS = ("activation 1", "gradient 1", "activation 2", "gradient 2")
-RIVALS: Mapping[str, Codec] = {
-    NONE: Codec.of("none", {}),
-    "cast float16": Codec.of("cast", {"dtype": "float16"}),
-    "uniform 8": Codec.of("uniform", {"bits": 8}),
-    "uniform 4": Codec.of("uniform", {"bits": 4}),
-    "sort 6+2, cube root": Codec.of("sort", {"level_bits": 6, "bin_bits": 2, "edges": "cube_root"}),
-    "power iteration, rank 4": Codec.of("power_iteration", {"rank": 4}),
-}
+_RIVALS = (
+    Codec.of("none", {}),
+    Codec.of("cast", {"dtype": "float16"}),
+    Codec.of("uniform", {"bits": 8}),
+    Codec.of("uniform", {"bits": 4}),
+    Codec.of("sort", {"level_bits": 6, "bin_bits": 2, "edges": "cube_root"}),
+    Codec.of("power_iteration", {"rank": 4}),
+)
+RIVALS: Mapping[str, Codec] = {str(codec): codec for codec in _RIVALS}
+"""What the choice is compared with, by label."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +122,8 @@ def _between(one: Work, other: Work, chunks: int, low: float, high: float, laten
     return break_even(one, other, chunks=chunks, rates=[low, high], latency_ms=latency_ms, schedule=SCHEDULE)
 
 
-def pays(one: Candidate, none: Candidate, latency_ms: float) -> str:
-    """Return in words at which link rates ``one`` takes less time than ``none``.
+def pays(one: Candidate, none: Candidate, latency_ms: float) -> list[tuple[float, float]]:
+    """Return from which link rate to which, in Mbit/s, ``one`` takes less time than ``none``.
 
     At a link's slow end bytes decide, at its fast end the codec's own time does.
     """
@@ -131,6 +133,11 @@ def pays(one: Candidate, none: Candidate, latency_ms: float) -> str:
         middle = LinkModel.symmetric((low * high) ** 0.5, latency_ms)
         if one.seconds(middle) < none.seconds(middle):
             spans.append((low, high))
+    return spans
+
+
+def in_words(spans: Sequence[tuple[float, float]]) -> str:
+    """Return the rates of :func:`pays` in words."""
     return ", ".join(_span(*span) for span in spans) or "nowhere"
 
 

@@ -62,10 +62,14 @@ class Scene:
     @property
     def about(self) -> str:
         """Model, cut, data and machine, in words: what every picture and table is about."""
+        return self.about_in_lines.replace("\n", "; ")
+
+    @property
+    def about_in_lines(self) -> str:
+        """The same in two lines."""
         config, probe = self.config, self.probe
         model = str(config.model).rsplit("/", 1)[-1]
-        start = "random weights" if config.weights == "random" else "pretrained weights"
-        return f"{model}, {start}, {config.partition}; {probe.label}; {probe.hardware}"
+        return f"{model}, {config.weights} weights, {config.partition}; {probe.label}\n{probe.hardware}"
 
     @property
     def title(self) -> str:

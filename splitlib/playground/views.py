@@ -9,7 +9,7 @@ from typing import Any
 import ipywidgets
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 
 from splitlib.playground import outlook
 from splitlib.playground.bench import Encoded
@@ -17,7 +17,7 @@ from splitlib.playground.canvas import Canvas
 from splitlib.playground.levels import edges_and_levels
 from splitlib.playground.scene import Scene
 from splitlib.plots import playground as figures
-from splitlib.plots.timing import gantt, rate_text, time_by_rate
+from splitlib.plots.timing import gantt, rate_text
 from splitlib.timeline import CLIENT, COMPUTE, SERVER
 
 
@@ -25,6 +25,8 @@ class View:
     """One tab. ``draw`` shows a scene; ``again`` is called when one of the view's own controls was moved."""
 
     title = ""
+    kind = "measured"
+    """What the picture shows: measured or predicted."""
 
     def __init__(self, again: Callable[[], None]) -> None:
         self._again = again
@@ -50,37 +52,39 @@ class Cheapest(View):
     """Predicted time per batch against link rate for each compressor, and what each costs."""
 
     title = "Which pays?"
+    kind = "predicted"
 
     def draw(self, scene: Scene) -> None:
         """Draw the lines, mark the link, rank the compressors at it."""
         found, latency = scene.compared, scene.choice.latency_ms
         none = next(each for each in found if each.label == outlook.NONE)
         lines = pd.DataFrame(outlook.times(found, latency), index=list(outlook.RATES))
-        marks = {each.label: outlook.crossings(each, none, latency) for each in found if each is not none}
-        self.canvas.draw(lambda drawing: self._paint(drawing, scene, lines, marks))
+        spans = {each.label: outlook.pays(each, none, latency) for each in found if each is not none}
+        self.canvas.draw(lambda drawing: self._paint(drawing, scene, lines, spans))
         rows = [
             {
                 "": ("▶ " if each.label == outlook.CHOSEN else "") + _label(each, scene),
                 f"predicted time per batch at {rate_text(scene.choice.mbit)}": _ms(each.seconds(scene.link)),
+                "predicted to pay": "–" if each is none else outlook.in_words(spans[each.label]),
                 "measured bytes, of uncompressed": f"{each.ratio:.3f}",
                 "measured error, worst tensor": f"{each.worst:.1e}",
-                "predicted to pay": "–" if each is none else outlook.pays(each, none, latency),
             }
             for each in sorted(found, key=lambda each: each.seconds(scene.link))
         ]
         note = (
-            "Fastest first. Error: squared error over the tensor's variance; 1 is as bad as sending only the mean. "
-            "A compressor pays where a batch takes less time with it than with none."
+            "Fastest first. A compressor pays where a batch takes less time with it than with none. Error: squared "
+            "error over the tensor's variance; 1 is as bad as sending only the mean."
         )
         self.words.value = table(rows) + _note(note, scene)
 
-    def _paint(self, drawing: Figure, scene: Scene, lines: pd.DataFrame, marks: Mapping[str, Sequence[float]]) -> None:
-        ax = drawing.subplots()
-        drawing.subplots_adjust(left=0.09, right=0.96, top=0.92, bottom=0.12)
-        time_by_rate(ax, lines, crossings=marks, kind="predicted")
-        ax.axvline(scene.choice.mbit, color="black", linewidth=1, linestyle="--")
-        ax.set_title(f"Predicted time per batch, latency {scene.choice.latency_ms:g} ms; dashed: your link, "
-                     f"{rate_text(scene.choice.mbit)}; circles: as fast as none", loc="left")  # fmt: skip
+    def _paint(
+        self, drawing: FigureBase, scene: Scene, lines: pd.DataFrame, spans: Mapping[str, figures.Spans]
+    ) -> None:
+        above, below = drawing.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+        drawing.subplots_adjust(left=0.16, right=0.97, top=0.93, bottom=0.1, hspace=0.08)
+        figures.time_and_where_it_pays(above, below, lines, spans, here=scene.choice.mbit)
+        above.set_title(f"predicted, latency {scene.choice.latency_ms:g} ms; dashed: your link, "
+                        f"{rate_text(scene.choice.mbit)}", loc="left")  # fmt: skip
 
 
 class AtTheCut(View):
@@ -104,7 +108,7 @@ class AtTheCut(View):
         note = "Bytes and errors are exact, of one batch before the first step; times are medians of its micro-batches."
         self.words.value = table(rows) + _note(note, scene)
 
-    def _paint(self, drawing: Figure, scene: Scene, names: Sequence[str]) -> None:
+    def _paint(self, drawing: FigureBase, scene: Scene, names: Sequence[str]) -> None:
         axes = drawing.subplots(1, len(names))
         drawing.subplots_adjust(left=0.08, right=0.985, top=0.86, bottom=0.12, wspace=0.2)
         for ax, name, codec in zip(axes, names, outlook.codecs_of(scene.config), strict=True):
@@ -137,12 +141,12 @@ class Seen(View):
             self.channel.max = x.shape[1] - 1
         self.canvas.draw(lambda drawing: (self._tokens if text else self._maps)(drawing, scene))
 
-    def _maps(self, drawing: Figure, scene: Scene) -> None:
+    def _maps(self, drawing: FigureBase, scene: Scene) -> None:
         name, (sample, channel) = self.tensor.value, (self.sample.value, self.channel.value)
         x, encoded = scene.probe.tensors[name], scene.chosen.encoded[name]
         pair = [each[sample, channel].numpy() for each in (x, encoded.decoded())]
         axes = drawing.subplots(1, 3)
-        drawing.subplots_adjust(left=0.02, right=0.95, top=0.86, bottom=0.04, wspace=0.25)
+        drawing.subplots_adjust(left=0.02, right=0.93, top=0.9, bottom=0.02, wspace=0.3)
         figures.original_and_decoded(drawing, axes, *pair)
         codec = outlook.codecs_of(scene.config)[name[0] == "g"]
         drawing.suptitle(f"{name}, sample {sample}, channel {channel}: {codec}, measured", x=0.02, ha="left")
@@ -151,7 +155,7 @@ class Seen(View):
                 f"{encoded.nbytes:,} bytes of {encoded.whole:,}.")  # fmt: skip
         self.words.value = _note(note, scene)
 
-    def _tokens(self, drawing: Figure, scene: Scene) -> None:
+    def _tokens(self, drawing: FigureBase, scene: Scene) -> None:
         ids, mask = (each[self.sample.value] for each in scene.probe.inputs)
         length = int(mask.sum())
         axes = drawing.subplots(2, 1, sharex=True)
@@ -160,7 +164,7 @@ class Seen(View):
             errors = [self._by_token(scene, f"{what} {cut}")[:length] for what in ("activation", "gradient")]
             figures.error_by_token(ax, scene.tokens(ids[:length]), *errors)
             ax.set_title(f"cut {cut}, measured", loc="left")
-        self.words.value = _note("Squared error of each token's vector over the tensor's variance; padding is left out.",
+        self.words.value = _note("Squared error of each token's vector over the tensor's variance, without padding.",
                                  scene)  # fmt: skip
 
     def _by_token(self, scene: Scene, name: str) -> Any:
@@ -173,6 +177,7 @@ class Timeline(View):
     """A Gantt chart of one predicted batch."""
 
     title = "One batch in time"
+    kind = "predicted"
 
     def draw(self, scene: Scene) -> None:
         """Draw the chosen compressors' batch over the link."""
@@ -196,7 +201,7 @@ class Timeline(View):
                 "server; codecs run beside the computation, the link is full duplex.")  # fmt: skip
         self.words.value = table(rows) + _note(note, scene)
 
-    def _paint(self, drawing: Figure, scene: Scene, made: Any) -> None:
+    def _paint(self, drawing: FigureBase, scene: Scene, made: Any) -> None:
         ax = drawing.subplots()
         drawing.subplots_adjust(left=0.15, right=0.985, top=0.92, bottom=0.22)
         gantt(ax, made.spans, kind="predicted")
