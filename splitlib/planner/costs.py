@@ -65,7 +65,7 @@ class CodecCost:
     """What one compressor makes of one tensor at one cut."""
 
     nbytes: int
-    """On the wire: payload, frame, and what is beside it."""
+    """On the wire: payload and frame."""
     encode: float
     """Seconds, median."""
     decode: float
