@@ -64,9 +64,10 @@ def test_without_a_limit_no_compressor_beats_none(ask):
     assert found.best.compressor == "none"
     per_split = {}
     for choice in ask(keep=0).choices:
-        per_split.setdefault((choice.pair, choice.chunks), []).append((choice.seconds, choice.compressor))
+        per_split.setdefault((choice.pair, choice.chunks), {})[choice.compressor] = choice.seconds
     assert len(per_split) == 6 * 3
-    assert {min(each)[1] for each in per_split.values()} == {"none"}
+    for times in per_split.values():  # a busy client can hide a codec's time, but never gain by it
+        assert times["none"] == pytest.approx(min(times.values()))
 
 
 def test_on_a_very_slow_link_the_smallest_payload_wins(ask):
