@@ -40,6 +40,7 @@ CHOSEN = (
 
 def add_plan_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``plan``."""
+    parser.allow_abbrev = False  # --compressor would be read as --compressors, and --compressor's options as mistakes
     add_profile(parser)
     add_link(parser.add_argument_group("link between client and server"))
     choices = parser.add_argument_group("what to choose from")

@@ -220,8 +220,7 @@ class Bench:
             if x is None:  # nothing before this cut trains, so no gradient crosses it
                 found = [CodecCost(nbytes=0, encode=0.0, decode=0.0, error=0.0)] * len(here)
             else:
-                beside = tensors.beside if direction == ACTIVATION else ()
-                found = in_turn([each.spec for each in here], x, beside, repeats)
+                found = in_turn([each.spec for each in here], x, repeats)
             for each, cost in zip(here, found, strict=True):
                 progress.advance()
                 yield each.key, cost
@@ -282,7 +281,7 @@ class _Pass:
         self.backward_seconds = seconds[::-1]
 
 
-def in_turn(specs: Sequence[str], x: Tensor, beside: Values, repeats: int) -> list[CodecCost]:
+def in_turn(specs: Sequence[str], x: Tensor, repeats: int) -> list[CodecCost]:
     """Return the costs of compressors on one tensor, as an engine would send it, measured in turn."""
     codecs = [codec(spec) for spec in specs]
     encode: list[list[float]] = [[] for _ in codecs]
@@ -290,7 +289,7 @@ def in_turn(specs: Sequence[str], x: Tensor, beside: Values, repeats: int) -> li
     nbytes, errors = [0] * len(codecs), [0.0] * len(codecs)
     for number in range(WARMUP + repeats):
         for place, each in enumerate(codecs):
-            (frame, message), seconds = _timed(encode_frame, each, x.detach(), Frame(kind=ACTIVATION_1), beside)
+            (frame, message), seconds = _timed(encode_frame, each, x.detach(), Frame(kind=ACTIVATION_1))
             (back, _), later = _timed(decode_frame, frame, message, x.device)
             if number >= WARMUP:
                 encode[place].append(seconds)

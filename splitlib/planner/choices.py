@@ -89,8 +89,9 @@ class Costing:
         first, second = pair
         count = len(self.client.costs.layers)
         spec, gradient_spec = compressor.activations, compressor.gradients
+        beside = self.client.costs.times(size).beside_nbytes  # the client keeps it, so the second cut has none
         messages = {
-            "activation_1": self._message(ACTIVATION, first, spec[0], size, self.client, self.server),
+            "activation_1": self._message(ACTIVATION, first, spec[0], size, self.client, self.server, beside),
             "activation_2": self._message(ACTIVATION, second, spec[1], size, self.server, self.client),
             "gradient_2": self._message(GRADIENT, second, gradient_spec[1], size, self.client, self.server),
             "gradient_1": self._message(GRADIENT, first, gradient_spec[0], size, self.server, self.client),
@@ -128,12 +129,12 @@ class Costing:
         return max(0.0, sums[end] - sums[start]) / side.speed
 
     def _message(
-        self, direction: str, cut: int, spec: str, size: int, sender: Side, receiver: Side
+        self, direction: str, cut: int, spec: str, size: int, sender: Side, receiver: Side, beside: int = 0
     ) -> tuple[Message, CodecCost]:
         key = codec_key(spec, direction, cut, size)
         sent, received = sender.costs.codec(key), receiver.costs.codec(key)
         encode, decode = sent.encode / sender.speed, received.decode / receiver.speed
-        return Message(nbytes=sent.nbytes, encode=encode, decode=decode), sent
+        return Message(nbytes=sent.nbytes + beside, encode=encode, decode=decode), sent
 
     def _uncompressed(self, pair: Pair, size: int, chunks: int) -> int:
         nbytes, trained = self.client.costs.times(size).nbytes, self._trained
@@ -157,11 +158,12 @@ def lower_bound(work: Work, chunks: int, link: LinkModel) -> float:
     to_body = work.head_forward + _crossing(up1, up, latency)
     to_tail = to_body + work.body_forward + _crossing(down2, down, latency)
     from_body = _crossing(down1, down, latency) + work.head_backward + work.client_optimizer
-    from_tail = _crossing(up2, up, latency) + work.body_backward + from_body
+    to_end = _crossing(up2, up, latency) + work.body_backward
+    from_tail, last = to_end + from_body, max(from_body, work.server_optimizer)
     server = chunks * (work.body_forward + work.body_backward)
     return max(
-        to_tail + work.tail_forward + work.tail_backward + from_tail,
-        to_body + server + max(from_body, work.server_optimizer),
+        to_tail + work.tail_forward + work.tail_backward + to_end + last,
+        to_body + server + last,
         work.client_compute(chunks),
         work.head_forward + up1.encode + chunks * (up(up1) + up(up2)) + from_tail - up2.encode - up(up2),
         to_tail - down2.decode - latency - down(down2) + chunks * (down(down2) + down(down1))

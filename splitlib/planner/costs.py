@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from splitlib.config import RunConfig
@@ -65,7 +66,7 @@ class CodecCost:
     """What one compressor makes of one tensor at one cut."""
 
     nbytes: int
-    """On the wire: payload, frame, and what is beside it."""
+    """On the wire: payload and frame."""
     encode: float
     """Seconds, median."""
     decode: float
@@ -114,6 +115,23 @@ class Costs:
         if key not in self.codecs:
             raise ConfigError(f"no costs were measured for {key}; measure again")
         return self.codecs[key]
+
+    def table(self, size: int) -> pd.DataFrame:
+        """Return one row for each layer, by its number from 1: what a cut right after it splits and carries.
+
+        MACs are of one sample, ``kilobytes`` (10^3 bytes, uncompressed; none after the last layer) and milliseconds of
+        a micro-batch of ``size`` samples.
+        """
+        times = self.times(size)
+        numbers = pd.RangeIndex(1, len(self.layers) + 1, name="layer")
+        columns = {
+            "name": [layer.name for layer in self.layers],
+            "macs": [layer.macs for layer in self.layers],
+            "kilobytes": [*(n / 1e3 for n in times.nbytes[:-1]), float("nan")],
+            "forward_ms": [1e3 * seconds for seconds in times.forward],
+            "backward_ms": [1e3 * seconds for seconds in times.backward],
+        }
+        return pd.DataFrame(columns, index=numbers)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""

@@ -1,0 +1,110 @@
+"""What the planner measures is what the engines send, and it is measured once."""
+
+import json
+
+import pytest
+import torch
+
+from splitlib.measuring import batches as measuring
+from splitlib.metering import count_macs
+from splitlib.partition import split
+from splitlib.pipeline.parts import make_parts
+from splitlib.pipeline.remote.link import Link
+from splitlib.pipeline.remote.simulated import SimulatedServer
+from splitlib.planner import costs_path, plan
+from splitlib.planner.bench import relative_error
+from tests.support import TINY, TINY_VISION
+
+CPU = torch.device("cpu")
+SMALL = {"device": "cpu", "repeats": 1}
+
+
+def sent_by_the_engine(config):
+    """Bytes of one training batch on the wire by tensor, as client and server send it."""
+    opened = measuring.over_link(SimulatedServer(hub=None, device=CPU), Link())
+    timing = measuring.measure_batches(config, devices=["cpu"], batches=1, warmup=0, link="any", opened=opened)
+    return timing.tensor_bytes
+
+
+@pytest.mark.parametrize(
+    ("config", "cuts", "compressor", "unsent"),
+    [
+        (TINY_VISION, "2,6", "uniform:bits=4+cast", set()),
+        (TINY, "condition_1", "power_iteration:rank=1/2", set()),
+        (TINY.replace(lora_rank=2), "1,4", "none", {"gradient 1"}),
+    ],
+    ids=["vision", "text with a mask", "embeddings that do not train"],
+)
+def test_bytes_are_those_on_the_wire(config, cuts, compressor, unsent):
+    (choice,) = plan(config, cuts=[cuts], compressors=[compressor], chunks=[2], **SMALL).choices
+    found = sent_by_the_engine(choice.config.replace(engine="simulated"))
+    messages = {name: getattr(choice.work, name.replace(" ", "_")) for name in choice.errors}
+    assert {name for name, message in messages.items() if not message.nbytes} == unsent
+    assert {name: 2 * message.nbytes for name, message in messages.items() if message.nbytes} == found
+    assert choice.wire_bytes == sum(found.values())
+
+
+def test_layers_are_those_of_the_model():
+    (choice,) = (found := plan(TINY_VISION, cuts=["first_last"], compressors=["none"], chunks=[1], **SMALL)).choices
+    (whole,) = make_parts(TINY_VISION.replace(partition="none", chunks=1), 10, None)
+    image = (torch.zeros(1, 3, 32, 32),)
+    assert sum(layer.macs for layer in found.client.layers) == count_macs(whole, image).total
+    assert sum(layer.parameters for layer in found.client.layers) == sum(p.numel() for p in whole.parameters())
+    values = split(whole.model, "first_last").head((torch.zeros(16, 3, 32, 32),))
+    assert found.client.times(16).nbytes[0] == values[0].numel() * 4
+    times = found.client.times(16)
+    assert min(times.forward) > 0 and min(times.backward) > 0
+    assert choice.work.head_forward == times.forward[0]
+    assert choice.errors == dict.fromkeys(choice.errors, 0.0)
+
+
+def test_measured_once_and_only_what_is_missing():
+    options = {"cuts": ["condition_1"], "chunks": [2], **SMALL}
+    plan(TINY, compressors=["none"], **options)
+    path = costs_path(TINY, CPU)
+    before = path.read_bytes()
+    plan(TINY, compressors=["none"], link=Link(rate_mbit=1), **options)
+    plan(TINY.replace(epochs=7, lr=1e-4, seed=TINY.seed), compressors=["none"], **options)
+    assert path.read_bytes() == before, "another link, or a longer training, measures nothing"
+
+    plan(TINY, compressors=["cast"], **options)
+    old, new = json.loads(before), json.loads(path.read_bytes())
+    assert {key: new["codecs"][key] for key in old["codecs"]} == old["codecs"]
+    assert len(new["codecs"]) == 2 * len(old["codecs"]) == 8
+    assert (new["sizes"], new["created"]) == (old["sizes"], old["created"])
+
+    plan(TINY, compressors=["none"], fresh=True, **options)
+    again = json.loads(path.read_bytes())
+    assert again["sizes"] != old["sizes"] and set(again["codecs"]) == set(old["codecs"])
+
+
+def test_what_the_numbers_depend_on_names_the_file(monkeypatch):
+    paths = {
+        costs_path(TINY.replace(**change), CPU) for change in ({}, {"max_length": 20}, {"lora_rank": 2}, {"seed": 1})
+    }
+    assert len(paths) == 4
+    same = ({"partition": "condition_2"}, {"compressor": "cast"}, {"chunks": 1}, {"epochs": 9})
+    assert {costs_path(TINY.replace(**change), CPU) for change in same} == {costs_path(TINY, CPU)}
+    threads, path = torch.get_num_threads(), costs_path(TINY, CPU)
+    torch.set_num_threads(threads + 1)
+    try:
+        assert costs_path(TINY, CPU) != path, "other hardware, other times"
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_errors_are_relative_to_the_variance():
+    x = torch.tensor([1.0, 3.0])
+    assert relative_error(x, x) == 0
+    assert relative_error(x + 0.5, x) == 0.25
+    assert relative_error(torch.zeros(3), torch.ones(3)) == 1, "a constant has no variance"
+    whole = torch.tensor([float("inf"), float("nan"), 1.0])
+    assert relative_error(whole, whole) == 0
+
+
+def test_coarser_quantization_is_smaller_and_worse():
+    specs = ["uniform:bits=8", "uniform:bits=4", "uniform:bits=2"]
+    found = plan(TINY_VISION, cuts=["first_last"], compressors=specs, chunks=[1], **SMALL)
+    table = found.table().set_index("compressor").loc[specs]
+    assert table["wire_bytes"].is_monotonic_decreasing
+    assert table["activation_error"].is_monotonic_increasing and table["gradient_error"].is_monotonic_increasing

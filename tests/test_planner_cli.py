@@ -1,0 +1,70 @@
+"""``plan`` on the command line: a ranking, what it assumed, files, and a command that means its best choice."""
+
+import json
+import shlex
+
+import pandas as pd
+import pytest
+
+from splitlib import cli
+
+PLAN = ["plan", "--profile", "smoke", "--device", "cpu"]
+FEW = ["--cuts", "named", "--compressors", "none", "uniform:bits=4", "--chunks", "1", "2"]
+
+
+def test_plan_prints_ranking_assumptions_and_command(capsys, tmp_path):
+    files = ["--csv", str(tmp_path / "plan.csv"), "--json", str(tmp_path / "plan.json")]
+    small = ["--model", "mobilenet_v2_tiny", "--image-size", "32", "--link", "1Mbit", "--latency", "10ms", "--top", "3"]
+    assert cli.main([*PLAN, *FEW, *small, *files]) == 0
+    shown = capsys.readouterr().out
+    table, values = pd.read_csv(tmp_path / "plan.csv"), json.loads((tmp_path / "plan.json").read_text())
+    assert "mobilenet_v2_tiny, cifar10 (embedded), 32 px" in shown, "a vision model means cifar10"
+    assert all(line in shown for line in values["assumptions"])
+    assert values["link"] == {"rate_mbit": 1.0, "latency_ms": 10.0}
+    assert list(table["predicted_s"]) == sorted(table["predicted_s"]) and table["compressor"][0] == "uniform:bits=4"
+    command = shown.splitlines()[-1].strip()
+    assert command == values["best"]["command"]
+    options = cli._parser().parse_args(shlex.split(command)[3:])
+    assert cli.config_from_options(options).to_dict() == values["best"]["config"]
+    assert (options.link, options.latency) == ("1Mbit", "10ms")
+
+    assert cli.main([*PLAN, *FEW, *small, "--each", "--link", "1Gbit"]) == 0
+    again = capsys.readouterr().out
+    assert "planner:" not in again, "another link measures nothing"
+    assert again.count("uniform:bits=4") + again.count("none ") >= 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--link", "50"], ["link '50' is none", "50Mbit"]),
+        (["--top", "0"], ["top must be at least 1, not 0"]),
+        (["--compressors", "gzip"], ["gzip"]),
+        (["--chunks", "many"], ["--chunks", "many"]),
+        (["--chunks", "999"], ["cannot be cut into 999"]),
+        (["--measured", "/nowhere.json"], ["/nowhere.json", "holds no readable costs"]),
+        (["--compressor", "sort"], ["--compressor"]),
+        (["--device", "cpu,cpu,cuda:9"], ["names 3"]),
+        (["--server-speed", "-1"], ["server_speed", "-1"]),
+    ],
+)
+def test_mistakes_are_one_line_and_write_nothing(arguments, words, capsys, tmp_path):
+    try:
+        status = cli.main([*PLAN, *arguments])
+    except SystemExit as stop:
+        status = stop.code
+    error = capsys.readouterr().err
+    assert status == 2
+    assert error.count("\n") == 1, error
+    for word in words:
+        assert word in error
+    assert not (tmp_path / "results").exists()
+
+
+def test_help_of_plan_says_how(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["plan", "--help"])
+    shown = capsys.readouterr().out
+    for word in ("examples:", "--link", "--max-error", "--compressors", "--client-speed", "--image-size"):
+        assert word in shown
+    assert "--gradient-compressor" not in shown, "the planner chooses it"
