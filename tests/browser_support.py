@@ -95,21 +95,22 @@ class Visit:
         return until(what, ask, seconds, wait=lambda pause: self.page.wait_for_timeout(1000 * pause))
 
     def control(self, label: str) -> Locator:
-        """Return the widget with this label."""
-        named = self.page.locator(".widget-label", has_text=re.compile(rf"^\s*{re.escape(label)}\s*$"))
-        return self.page.locator(".jupyter-widgets", has=named).last  # the innermost: boxes around it contain it too
+        """Return the first visible widget with this description."""
+        described = self.page.locator(".widget-label", has_text=re.compile(rf"^\s*{re.escape(label)}\s*$"))
+        return self.page.locator(".widget-inline-hbox:visible", has=described).first
 
-    def move_slider(self, label: str, key: str = "ArrowRight") -> None:
-        """Move a slider by one step, with the keyboard."""
-        self.control(label).locator(".noUi-handle").first.press(key)
+    def move_slider(self, label: str, *keys: str) -> None:
+        """Move a slider with the keyboard: ``ArrowRight`` is one step, ``End`` its largest value."""
+        for key in keys or ("ArrowRight",):
+            self.control(label).locator(".noUi-handle").press(key)
 
-    def choose(self, label: str, option: str) -> None:
-        """Choose in a drop-down list."""
-        self.control(label).locator("select").select_option(label=option)
+    def tab(self, title: str) -> None:
+        """Bring a tab of the widgets to the front."""
+        self.page.locator(".jupyter-widget-tab .lm-TabBar-tab", has_text=title).click()
 
-    def press(self, name: str) -> None:
-        """Press the widget button with this text."""
-        self.page.locator("button.jupyter-button", has_text=name).click()
+    def text(self, selector: str) -> str:
+        """Return the text of one thing on the page, in view or not; empty if it is not there."""
+        return "\n".join(self.page.locator(selector).all_text_contents()).strip()
 
     def picture(self, image: Locator) -> bytes:
         """Return the bytes of a picture on the page; none while it is being replaced."""
@@ -119,8 +120,8 @@ class Visit:
             return b""
         return base64.b64decode(address.partition(",")[2])
 
-    def changed(self, image: Locator, before: bytes, what: str, seconds: float = 30) -> bytes:
-        """Wait until a picture is another than before, and return it."""
+    def drawn(self, image: Locator, what: str, before: bytes = b"", seconds: float = 30) -> bytes:
+        """Wait until a picture is there and another than before, and return it."""
 
         def other() -> bytes:
             now = self.picture(image)
@@ -154,11 +155,12 @@ class Visit:
         socket.on("framereceived", self._message)
 
     def _message(self, message: str | bytes) -> None:
-        """Notice a kernel's error even where no cell shows it: a widget's callback that raises, above all."""
+        """Notice a kernel's errors even where no cell shows them: those of widgets' callbacks, above all."""
         text = message if isinstance(message, str) else message.decode(errors="replace")
-        if re.search(r'"msg_type": ?"error"', text):
-            name, value = (re.search(rf'"{key}": ?"((?:[^"\\]|\\.)*)"', text) for key in ("ename", "evalue"))
-            self.errors.append(f"kernel: {name and name[1]}: {value and value[1]}")
+        if re.search(r'"msg_type": ?"error"', text) or "Traceback (most recent call last)" in text:
+            told = re.search(r'"(?:traceback|text)": ?(.*)', text, flags=re.DOTALL)
+            plain = re.sub(r"\\u001b\[[0-9;]*m", "", told[1] if told else text)
+            self.errors.append("kernel: " + plain.replace("\\n", "\n")[-3000:])
 
 
 @contextlib.contextmanager

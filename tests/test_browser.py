@@ -16,6 +16,7 @@ import pytest
 from tests.browser_support import Visit, missing, visit
 from tests.jupyter_support import ROOT, jupyter_lab, marked, nothing_left_behind
 
+NOTEBOOK = "09_playground.ipynb"
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 
@@ -40,18 +41,89 @@ def visitor_of(notebook: str, folder: Path) -> Iterator[Visit]:
         assert marked(mark) == [], "kernels and browser end with the visit"
 
 
-def test_explore(tmp_path: Path) -> None:
-    with visitor_of("01_cola_curves.ipynb", tmp_path) as visitor:
-        visitor.open(tmp_path / "served" / "01_cola_curves.ipynb")
+def test_the_playground(tmp_path: Path) -> None:
+    """From opening it to the line to copy; no step may leave an error in page, server or kernel."""
+    with visitor_of(NOTEBOOK, tmp_path) as visitor:
+        visitor.open(tmp_path / "served" / NOTEBOOK)
         visitor.run_all(120)
-        image = visitor.page.locator(".jupyter-widgets img").last
-        image.scroll_into_view_if_needed()
-        before = visitor.picture(image)
-        assert before
-        visitor.screenshot("explore")
-        visitor.choose("quantity", visitor.control("quantity").locator("option").all_inner_texts()[1])
-        visitor.changed(image, before, "the figure to change")
-        visitor.screenshot("explore_changed")
+        visitor.until("the answer at the top", lambda: "ms a batch" in visitor.text(".splitlib-answer"), 90)
+        visitor.page.locator(".splitlib-playground").scroll_into_view_if_needed()
+        moves_sliders(visitor)
+        sees_each_view(visitor)
+        asks_the_impossible(visitor)
+        trains_and_stops(visitor)
+        copies(visitor)
         assert visitor.errors == []
         visitor.page.evaluate("console.error('heard')")
-        assert [error for error in visitor.errors if "heard" in error], "the console is listened to"
+        visitor.until("the console's error to be noticed", lambda: any("heard" in error for error in visitor.errors))
+
+
+def moves_sliders(visitor: Visit) -> None:
+    """The link's rate, in the view that opens first: its line moves, and so does the answer."""
+    image = visitor.page.locator("img.splitlib-cheapest")
+    figure, answer = visitor.drawn(image, "the first figure"), visitor.text(".splitlib-answer")
+    visitor.move_slider("link rate", "ArrowRight", "ArrowRight")
+    visitor.drawn(image, "the figure to follow the link's rate", before=figure)
+    visitor.until("the answer to follow the link's rate", lambda: visitor.text(".splitlib-answer") != answer)
+    visitor.screenshot("playground_which_pays", visitor.page.locator(".splitlib-playground"))
+
+
+def sees_each_view(visitor: Visit) -> None:
+    """The quantizer on the densities, the decoded picture, the batch in time: each follows a control."""
+    image = visitor.page.locator("img.splitlib-atthecut")
+    visitor.tab("At the cut")
+    before = visitor.drawn(image, "the densities")
+    visitor.move_slider("level bits Q", "ArrowLeft")
+    before = visitor.drawn(image, "the levels to follow the bits", before=before)
+    visitor.screenshot("playground_at_the_cut", visitor.page.locator(".splitlib-playground"))
+    compressor = visitor.page.locator(".splitlib-activations select")
+    compressor.select_option(label="uniform")
+    visitor.drawn(image, "the levels to follow the compressor", before=before)
+    compressor.select_option(label="sort")
+
+    image = visitor.page.locator("img.splitlib-seen")
+    visitor.tab("Original and decoded")
+    before = visitor.drawn(image, "the decoded picture")
+    visitor.move_slider("channel")
+    visitor.drawn(image, "the picture to follow the channel", before=before)
+
+    image = visitor.page.locator("img.splitlib-timeline")
+    visitor.tab("One batch in time")
+    before = visitor.drawn(image, "the timeline")
+    visitor.move_slider("micro-batches", "ArrowLeft")
+    visitor.drawn(image, "the timeline to follow the micro-batches", before=before)
+    visitor.screenshot("playground_one_batch", visitor.page.locator(".splitlib-playground"))
+
+
+def asks_the_impossible(visitor: Visit) -> None:
+    """Q + S over 16 is explained in place, and taking it back brings the answer back."""
+    visitor.move_slider("level bits Q", "End")
+    problem = visitor.until("the explanation", lambda: visitor.text(".splitlib-problem"))
+    assert "16" in problem
+    visitor.screenshot("playground_not_possible", visitor.page.locator(".splitlib-playground"))
+    visitor.move_slider("level bits Q", "Home", *["ArrowRight"] * 6)
+    visitor.until("the explanation to go", lambda: not visitor.text(".splitlib-problem"))
+    visitor.until("the answer to come back", lambda: "ms a batch" in visitor.text(".splitlib-answer"))
+
+
+def trains_and_stops(visitor: Visit) -> None:
+    """The live curve moves while it trains, and no longer once it is stopped."""
+    visitor.tab("Train this")
+    visitor.move_slider("epochs", "End")
+    image, status = visitor.page.locator("img.splitlib-train"), ".splitlib-train-status"
+    visitor.until("training to be offered", visitor.page.locator(".splitlib-train-button").is_enabled)
+    visitor.page.locator(".splitlib-train-button").click()
+    first = visitor.drawn(image, "the live curve", seconds=60)
+    visitor.drawn(image, "the live curve to move", before=first)
+    assert "training: step" in visitor.text(status)
+    visitor.screenshot("playground_train_this", visitor.page.locator(".splitlib-playground"))
+    visitor.page.locator(".splitlib-stop-button").click()
+    visitor.until("training to stop", lambda: "stopped at step" in visitor.text(status))
+
+
+def copies(visitor: Visit) -> None:
+    """The line to copy says what is on screen."""
+    visitor.tab("Copy")
+    line = visitor.page.locator(".splitlib-copy-0 textarea")
+    visitor.until("the command to copy", lambda: "--compressor sort" in line.input_value())
+    assert line.input_value().startswith("python -m splitlib run")
