@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from splitlib.config import RunConfig
 from splitlib.experiment import prepare
 from splitlib.pipeline import Boundary
 from splitlib.runtime import pick_device
+from splitlib.training import Trainer
 
 
 def tensors_at_cuts(config: RunConfig, *, hub: Path | None = None, device: str = "auto") -> dict[str, Tensor]:
@@ -20,17 +22,24 @@ def tensors_at_cuts(config: RunConfig, *, hub: Path | None = None, device: str =
     """
     plain = {"compressor": "none", "compressor_options": {}, "gradient_compressor": "same", "gradient_options": {}}
     trainer = prepare(config.replace(chunks=1, **plain), hub, pick_device(device))
+    return tensors_of_batch(trainer, *next(iter(trainer.rest_of_epoch())))
+
+
+def tensors_of_batch(trainer: Trainer, inputs: tuple[Tensor, ...], labels: Tensor) -> dict[str, Tensor]:
+    """Return what crosses the cuts of ``trainer``'s engine in one batch, as :func:`tensors_at_cuts` does."""
     found: dict[str, Tensor] = {}
+    hooks: list[RemovableHandle] = []
     boundaries = [module for module in trainer.engine.modules() if isinstance(module, Boundary)]
     for cut, boundary in enumerate(boundaries, start=1):
-        _watch(boundary, cut, found)
-    inputs, labels = next(iter(trainer.rest_of_epoch()))
+        hooks.append(_watch(boundary, cut, found))
     logits = trainer.engine.train()(*inputs)
     nn.functional.cross_entropy(logits.float(), labels.to(logits.device)).backward()
+    for hook in hooks:
+        hook.remove()
     return dict(sorted(found.items()))
 
 
-def _watch(boundary: Boundary, cut: int, found: dict[str, Tensor]) -> None:
+def _watch(boundary: Boundary, cut: int, found: dict[str, Tensor]) -> RemovableHandle:
     """Store what goes through ``boundary`` forward and comes back."""
 
     def note(module: nn.Module, inputs: tuple[tuple[Tensor, ...]], outputs: tuple[Tensor, ...]) -> None:
@@ -38,4 +47,4 @@ def _watch(boundary: Boundary, cut: int, found: dict[str, Tensor]) -> None:
         if outputs[0].requires_grad:
             outputs[0].register_hook(lambda gradient: found.update({f"gradient {cut}": gradient.detach()}))
 
-    boundary.register_forward_hook(note)
+    return boundary.register_forward_hook(note)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from splitlib import experiment
+from splitlib.command import OPTION_PREFIXES, option
 from splitlib.compressors import COMPRESSORS, compressor_options
 from splitlib.config import RunConfig, setting_fields, task_kind
 from splitlib.errors import ConfigError, SplitlibError
@@ -149,10 +150,10 @@ def _add_settings(parser: argparse.ArgumentParser, title: str) -> None:
             choices = tuple(COMPRESSORS) if f.name == "compressor" else f.metadata["choices"]
             _add_setting(settings, f.name, _scalar_type(hints[f.name]), f.metadata["help"], choices)
     inserts = parser.add_argument_group("parameters of the inserted layers")
-    _add_options(inserts, "insert_options", insert_options(), "insert_", "")
+    _add_options(inserts, "insert_options", insert_options(), "")
     codecs = parser.add_argument_group("parameters of the compressors (3,7 means 3 at the first cut, 7 at the second)")
-    _add_options(codecs, "compressor_options", compressor_options(), "", "activations (and gradients): ")
-    _add_options(codecs, "gradient_options", compressor_options(), "gradient_", "gradients alone: ")
+    _add_options(codecs, "compressor_options", compressor_options(), "activations (and gradients): ")
+    _add_options(codecs, "gradient_options", compressor_options(), "gradients alone: ")
 
 
 def _add_server_options(parser: argparse.ArgumentParser) -> None:
@@ -179,12 +180,14 @@ def _add_secret(group: Any) -> None:
     group.add_argument("--secret-file", type=Path, help=f"file with the shared secret (default: ${SECRET})")
 
 
-def _add_options(group: Any, field: str, options: Mapping[str, Mapping[str, Any]], prefix: str, help: str) -> None:
+def _add_options(group: Any, field: str, options: Mapping[str, Mapping[str, Any]], help: str) -> None:
     """Add every option that goes into the mapping ``field`` of the config."""
     for name, defaults in options.items():
         known = ", ".join(f"{owner} (default {default})" for owner, default in defaults.items())
         kind = type(next(iter(defaults.values())))
-        _add_setting(group, prefix + name, _per_cut(kind), f"{help}of {known}", (), dest=f"{field}:{name}")
+        _add_setting(
+            group, OPTION_PREFIXES[field] + name, _per_cut(kind), f"{help}of {known}", (), dest=f"{field}:{name}"
+        )
 
 
 def _per_cut(kind: type) -> Callable[[str], Any]:
@@ -201,7 +204,7 @@ def _add_setting(
     group: Any, name: str, kind: Callable[[str], Any], help: str, choices: Sequence[str] = (), dest: str | None = None
 ) -> None:
     text = help + (f": {', '.join(choices)}" if choices else "")
-    flag, metavar = "--" + name.replace("_", "-"), kind.__name__.upper()
+    flag, metavar = option(name), kind.__name__.upper()
     group.add_argument(
         flag, dest=dest or f"setting:{name}", type=kind, choices=choices or None, help=text, metavar=metavar
     )
@@ -226,7 +229,7 @@ def given_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Return the fields of a config that a parsed command line names."""
     given = {name: value for name, value in vars(options).items() if value is not None}
     settings = {name.removeprefix("setting:"): v for name, v in given.items() if name.startswith("setting:")}
-    for field in ("insert_options", "compressor_options", "gradient_options"):
+    for field in OPTION_PREFIXES:
         prefix = f"{field}:"
         values = {name.removeprefix(prefix): v for name, v in given.items() if name.startswith(prefix)}
         if values:

@@ -44,6 +44,7 @@ def run(
     workers: int = 0,
     server: Server = None,
     link: Link | None = None,
+    progress: Callable[[str, int, int], Progress] = Progress,
 ) -> RunRecord:
     """Return the record of ``config``: the one on disk, or a new one after training.
 
@@ -60,6 +61,7 @@ def run(
         server: for engine two_machines: ``host:port`` of the server, with ``$SPLITLIB_SECRET`` as the shared secret,
             or whatever :func:`splitlib.pipeline.remote.launch.local_server` yields.
         link: between client and server, shaped in process; by default it is as fast as it is.
+        progress: makes what shows the progress, and may stop the run, from title, steps, and steps done before.
 
     Raises:
         SplitlibError: a setting is impossible, data or weights are missing, or a record is damaged.
@@ -75,10 +77,16 @@ def run(
     devices = pick_devices(device, config.cut_count + 1)
     check_precision(config.precision, devices)
     trainer = prepare(config, hub, devices, server=server, link=link)
-    return _train(trainer, devices, fresh, workers)
+    return _train(trainer, devices, fresh, workers, progress)
 
 
-def _train(trainer: Trainer, devices: Sequence[torch.device], fresh: bool, workers: int) -> RunRecord:
+def _train(
+    trainer: Trainer,
+    devices: Sequence[torch.device],
+    fresh: bool,
+    workers: int,
+    show: Callable[[str, int, int], Progress] = Progress,
+) -> RunRecord:
     config, leads = trainer.config, trainer.engine.leads
     checkpoint = checkpoints_dir() / f"{config.key}.pt"
     if fresh:
@@ -86,7 +94,7 @@ def _train(trainer: Trainer, devices: Sequence[torch.device], fresh: bool, worke
     if checkpoint.exists():
         trainer.restore(checkpoint)
     with trainer.opened():
-        with Progress(run_title(config), trainer.total_steps, done=trainer.steps_done) as progress:
+        with show(run_title(config), trainer.total_steps, trainer.steps_done) as progress:
             trainer.fit(checkpoint, progress, workers)
         record = _make_record(trainer, devices)
         if leads:

@@ -40,6 +40,9 @@ class Progress:
     ...     progress.advance(loss=0.7)
     """
 
+    stopped = False
+    """True asks the work to stop after this step, as Ctrl-C does: for who watches from another thread."""
+
     def __init__(self, title: str, total: int, done: int = 0) -> None:
         """``done`` steps of ``total`` were finished by an earlier, interrupted run."""
         self.title, self.total, self.done = title, total, done

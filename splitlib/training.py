@@ -99,10 +99,10 @@ class Trainer:
     def fit(self, checkpoint: Path, progress: Progress, workers: int = 0) -> TrainingState:
         """Train until :attr:`finished`, evaluating after each epoch.
 
-        The state is saved to ``checkpoint`` after each epoch, once a minute, and when Ctrl-C stops it.
+        The state is saved to ``checkpoint`` after each epoch, once a minute, and when Ctrl-C or the progress stops it.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C, after the current step was finished and saved.
+            KeyboardInterrupt: Ctrl-C, or ``progress.stopped``, after the current step was finished and saved.
         """
         saved = time.monotonic()
         with _deferred_interrupt() as interrupted:
@@ -111,10 +111,11 @@ class Trainer:
                     loss = self._timed_step(inputs, labels)
                     progress.advance(loss=loss)
                     late = time.monotonic() - saved > CHECKPOINT_SECONDS
-                    if late or interrupted.is_set():
+                    stop = interrupted.is_set() or progress.stopped
+                    if late or stop:
                         self.save(checkpoint)
                         saved = time.monotonic()
-                    if interrupted.is_set():
+                    if stop:
                         raise KeyboardInterrupt
                     if self.state.diverged:
                         break

@@ -1,0 +1,215 @@
+"""What the playground measures on this machine, each thing once: tensors at the cuts, stage times, encodings.
+
+Tensors depend on model, partition and data; stage times on the micro-batches too; encodings on the codec.
+Each is kept under a key of just that, so that moving a control measures no more than it changes.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from splitlib.capture import tensors_of_batch
+from splitlib.compressors import Payload, decode
+from splitlib.compressors.per_cut import make_compressors
+from splitlib.config import RunConfig
+from splitlib.errors import ConfigError
+from splitlib.experiment import prepare
+from splitlib.measuring.stages import time_stages
+from splitlib.pipeline.predict import Work
+from splitlib.runtime import hardware, pick_device
+from splitlib.training import Trainer
+
+PROBES = 3  # models kept with their tensors
+TIMED_BATCHES = 3
+KEPT_BYTES = 256 << 20  # of payloads
+Report = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Codec:
+    """A compressor by name and options, as a key."""
+
+    name: str
+    options: tuple[tuple[str, Any], ...] = ()
+
+    @classmethod
+    def of(cls, name: str, options: Mapping[str, Any]) -> Codec:
+        """Return the key of a compressor and its options."""
+        return cls(name=name, options=tuple(sorted(options.items())))
+
+    def __str__(self) -> str:
+        """Name and sizes in words, such as ``sort 6+2, cube_root``."""
+        left = dict(self.options)
+        sizes = [f"{left.pop('level_bits')}+{left.pop('bin_bits')}"] if {"level_bits", "bin_bits"} <= set(left) else []
+        sizes += [str(left.pop(name)) for name in ("bits", "dtype") if name in left]
+        named = [str(left.pop("edges"))] if "edges" in left else []
+        named += [f"{name} {value}" for name, value in left.items()]
+        return ", ".join([" ".join([self.name.replace("_", " "), *sizes]), *named])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """One batch at the cuts of a model before its first step."""
+
+    trainer: Trainer
+    tensors: Mapping[str, Tensor]
+    """``activation 1``, ``gradient 1`` and so on, of the whole batch."""
+    inputs: tuple[Tensor, ...]
+    label: str
+    """Which data, in words."""
+    hardware: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """One batch's tensor through one codec, micro-batch by micro-batch."""
+
+    payloads: tuple[Payload, ...]
+    nbytes: int
+    """Of all payloads, headers included."""
+    whole: int
+    """Bytes of the tensor itself."""
+    error: float
+    """Squared error over the variance."""
+    encode: float
+    """Median seconds of one micro-batch, measured."""
+    decode: float
+
+    @property
+    def ratio(self) -> float:
+        """Bytes sent over uncompressed bytes."""
+        return self.nbytes / max(self.whole, 1)
+
+    def decoded(self) -> Tensor:
+        """Return the whole batch as it arrives."""
+        return torch.cat([decode(payload) for payload in self.payloads])
+
+
+class Bench:
+    """Measures, and remembers. ``counts`` says how often each thing was really done."""
+
+    def __init__(self, *, hub: Path | None = None, device: str = "auto", report: Report | None = None) -> None:
+        self.hub, self.device = hub, device
+        self.report: Report = report or (lambda text, share: None)
+        self.counts: Counter[str] = Counter()
+        self._probes: OrderedDict[tuple[str, str], Probe] = OrderedDict()
+        self._works: dict[tuple[str, str], Work] = {}
+        self._encoded: OrderedDict[tuple[str, str, int, str, Codec], Encoded] = OrderedDict()
+
+    def probe(self, config: RunConfig) -> Probe:
+        """Return the tensors at the cuts of ``config``, whatever its compressors and micro-batches."""
+        plain = plain_config(config)
+        if plain.partition == "none":
+            raise ConfigError("partition 'none' has no cut to look at; choose another partition")
+        if plain.cut_count != 2:
+            raise ConfigError(f"cuts {plain.cuts!r} make {plain.cut_count + 1} stages; client head, server body and "
+                              "client tail need two cuts, such as '3,10'")  # fmt: skip
+        key = self._key(plain)
+        if key not in self._probes:
+            self.report("measuring: model, data and the tensors at the cuts", 0.1)
+            self.counts["probes"] += 1
+            device = pick_device(self.device)
+            trainer = prepare(plain, self.hub, device)
+            inputs, labels = next(iter(trainer.rest_of_epoch()))
+            tensors = {name: x.float().cpu() for name, x in tensors_of_batch(trainer, inputs, labels).items()}
+            self._probes[key] = Probe(
+                trainer=trainer, tensors=tensors, inputs=inputs, label=trainer.data.label, hardware=hardware(device)
+            )
+            while len(self._probes) > PROBES:
+                self._forget(next(iter(self._probes)))
+        self._probes.move_to_end(key)
+        return self._probes[key]
+
+    def stage_times(self, config: RunConfig) -> Work:
+        """Return the measured times of the passes of one micro-batch; the messages are those without compression."""
+        probe, plain = self.probe(config), plain_config(config).replace(chunks=config.chunks)
+        key = self._key(plain)
+        if key not in self._works:
+            self.report("measuring: time of each stage", 0.4)
+            self.counts["timings"] += 1
+            trainer = Trainer(probe.trainer.engine, probe.trainer.data, plain)
+            self._works[key] = time_stages(trainer, batches=TIMED_BATCHES, warmup=1)
+        return self._works[key]
+
+    def encoded(self, config: RunConfig, name: str, codec: Codec) -> Encoded:
+        """Return the tensor ``name`` of ``config``'s batch through ``codec``, in ``config.chunks`` micro-batches.
+
+        Raises:
+            ConfigError: an option is impossible.
+        """
+        x = self.probe(config).tensors[name]
+        key = (*self._key(plain_config(config)), config.chunks, name, codec)
+        if key not in self._encoded:
+            self.report(f"measuring: {codec} on {name}", 0.6)
+            self.counts["encodes"] += 1
+            self._encoded[key] = _encode(codec, int(name[-1]), x.chunk(config.chunks))
+            while sum(e.nbytes for e in self._encoded.values()) > KEPT_BYTES and len(self._encoded) > 1:
+                self._encoded.popitem(last=False)
+        self._encoded.move_to_end(key)
+        return self._encoded[key]
+
+    def _key(self, config: RunConfig) -> tuple[str, str]:
+        return str(self.hub), config.key
+
+    def _forget(self, key: tuple[str, str]) -> None:
+        del self._probes[key]
+        for old in [k for k in self._encoded if k[:2] == key]:
+            del self._encoded[old]
+
+
+def plain_config(config: RunConfig) -> RunConfig:
+    """Return ``config`` without what the tensors at its cuts do not depend on."""
+    return config.replace(
+        chunks=1, epochs=1, compressor="none", compressor_options={}, gradient_compressor="same", gradient_options={}
+    )
+
+
+def rank_note(codec: Codec, name: str, x: Tensor) -> str:
+    """Return in words that the rank is more than a sample's matrix has, or nothing.
+
+    The codec then takes the highest there is, and sends more bytes than the tensor has.
+    """
+    if codec.name != "power_iteration" or x.ndim < 3:
+        return ""
+    given = str(dict(codec.options).get("rank", 16)).split(",")
+    rank = int(given[min(int(name[-1]) - 1, len(given) - 1)])
+    rows, columns = x.shape[1], x[0].numel() // max(x.shape[1], 1)
+    if rank <= min(rows, columns):
+        return ""
+    return (f"Rank {rank} is more than {name} has: each of its samples is a {rows} x {columns} matrix of at most "
+            f"{min(rows, columns)} ranks, so rank {min(rows, columns)} is sent, in more bytes than the tensor itself; "
+            f"lower the rank at cut {name[-1]}, or choose another cut or compressor.")  # fmt: skip
+
+
+def _encode(codec: Codec, cut: int, chunks: tuple[Tensor, ...]) -> Encoded:
+    """Send every micro-batch there and back, after one that does not count: it compiles the loops."""
+    compressor = make_compressors(codec.name, dict(codec.options))[cut - 1]
+    decode(compressor.encode(chunks[0]))
+    payloads, times, squares = [], [], 0.0
+    for x in chunks:
+        start = time.perf_counter()
+        payload = compressor.encode(x)
+        middle = time.perf_counter()
+        back = decode(payload)
+        times.append((middle - start, time.perf_counter() - middle))
+        payloads.append(payload)
+        squares += float((back - x).double().square().sum())
+    whole = torch.cat(chunks)
+    variance = float(whole.double().var(correction=0)) * whole.numel()
+    return Encoded(
+        payloads=tuple(payloads),
+        nbytes=sum(payload.nbytes for payload in payloads),
+        whole=whole.numel() * whole.element_size(),
+        error=squares / variance if variance else 0.0,
+        encode=statistics.median(t[0] for t in times),
+        decode=statistics.median(t[1] for t in times),
+    )
