@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,6 +19,10 @@ from tests.browser_support import Visit, missing, visit
 from tests.jupyter_support import ROOT, jupyter_lab, marked, nothing_left_behind
 
 NOTEBOOK = "09_playground.ipynb"
+EPOCHS = 20  # the largest value of the slider
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator
+
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 
@@ -45,27 +51,38 @@ def test_the_playground(tmp_path: Path) -> None:
     """From opening it to the line to copy; no step may leave an error in page, server or kernel."""
     with visitor_of(NOTEBOOK, tmp_path) as visitor:
         visitor.open(tmp_path / "served" / NOTEBOOK)
+        visitor.page.keyboard.press("Control+b")  # the list of files makes room
         visitor.run_all(120)
-        visitor.until("the answer at the top", lambda: "ms a batch" in visitor.text(".splitlib-answer"), 90)
-        visitor.page.locator(".splitlib-playground").scroll_into_view_if_needed()
-        moves_sliders(visitor)
-        sees_each_view(visitor)
-        asks_the_impossible(visitor)
-        trains_and_stops(visitor)
-        copies(visitor)
-        assert visitor.errors == []
+        playground(visitor).scroll_into_view_if_needed()
+        for step in (moves_sliders, sees_each_view, asks_the_impossible, trains_and_stops, copies):
+            step(visitor)
+            assert visitor.errors == [], f"noticed while a visitor {step.__name__}"
         visitor.page.evaluate("console.error('heard')")
         visitor.until("the console's error to be noticed", lambda: any("heard" in error for error in visitor.errors))
+
+
+def playground(visitor: Visit) -> Locator:
+    """All of it: controls, answer, tabs."""
+    return visitor.page.locator(".splitlib-playground")
+
+
+def settles(visitor: Visit) -> str:
+    """Wait until nothing is being measured and the answer stands at the top; return it."""
+    doing = playground(visitor).get_by_text(re.compile("^measuring"))
+    visitor.until("everything to be measured", lambda: doing.count() == 0, 90)
+    return str(visitor.until("the answer at the top", lambda: visitor.text(".splitlib-answer"), 90))
 
 
 def moves_sliders(visitor: Visit) -> None:
     """The link's rate, in the view that opens first: its line moves, and so does the answer."""
     image = visitor.page.locator("img.splitlib-cheapest")
-    figure, answer = visitor.drawn(image, "the first figure"), visitor.text(".splitlib-answer")
+    answer, figure = settles(visitor), visitor.drawn(image, "the first figure")
+    assert "ms a batch" in answer
     visitor.move_slider("link rate", "ArrowRight", "ArrowRight")
     visitor.drawn(image, "the figure to follow the link's rate", before=figure)
     visitor.until("the answer to follow the link's rate", lambda: visitor.text(".splitlib-answer") != answer)
-    visitor.screenshot("playground_which_pays", visitor.page.locator(".splitlib-playground"))
+    settles(visitor)
+    visitor.screenshot("playground_which_pays", playground(visitor))
 
 
 def sees_each_view(visitor: Visit) -> None:
@@ -75,7 +92,8 @@ def sees_each_view(visitor: Visit) -> None:
     before = visitor.drawn(image, "the densities")
     visitor.move_slider("level bits Q", "ArrowLeft")
     before = visitor.drawn(image, "the levels to follow the bits", before=before)
-    visitor.screenshot("playground_at_the_cut", visitor.page.locator(".splitlib-playground"))
+    settles(visitor)
+    visitor.screenshot("playground_at_the_cut", playground(visitor))
     compressor = visitor.page.locator(".splitlib-activations select")
     compressor.select_option(label="uniform")
     visitor.drawn(image, "the levels to follow the compressor", before=before)
@@ -92,7 +110,8 @@ def sees_each_view(visitor: Visit) -> None:
     before = visitor.drawn(image, "the timeline")
     visitor.move_slider("micro-batches", "ArrowLeft")
     visitor.drawn(image, "the timeline to follow the micro-batches", before=before)
-    visitor.screenshot("playground_one_batch", visitor.page.locator(".splitlib-playground"))
+    settles(visitor)
+    visitor.screenshot("playground_one_batch", playground(visitor))
 
 
 def asks_the_impossible(visitor: Visit) -> None:
@@ -100,25 +119,27 @@ def asks_the_impossible(visitor: Visit) -> None:
     visitor.move_slider("level bits Q", "End")
     problem = visitor.until("the explanation", lambda: visitor.text(".splitlib-problem"))
     assert "16" in problem
-    visitor.screenshot("playground_not_possible", visitor.page.locator(".splitlib-playground"))
+    visitor.screenshot("playground_not_possible", playground(visitor))
     visitor.move_slider("level bits Q", "Home", *["ArrowRight"] * 6)
     visitor.until("the explanation to go", lambda: not visitor.text(".splitlib-problem"))
-    visitor.until("the answer to come back", lambda: "ms a batch" in visitor.text(".splitlib-answer"))
+    assert "ms a batch" in settles(visitor)
 
 
 def trains_and_stops(visitor: Visit) -> None:
     """The live curve moves while it trains, and no longer once it is stopped."""
     visitor.tab("Train this")
     visitor.move_slider("epochs", "End")
-    image, status = visitor.page.locator("img.splitlib-train"), ".splitlib-train-status"
-    visitor.until("training to be offered", visitor.page.locator(".splitlib-train-button").is_enabled)
     visitor.page.locator(".splitlib-train-button").click()
+    image = visitor.page.locator("img.splitlib-train")
     first = visitor.drawn(image, "the live curve", seconds=60)
     visitor.drawn(image, "the live curve to move", before=first)
-    assert "training: step" in visitor.text(status)
-    visitor.screenshot("playground_train_this", visitor.page.locator(".splitlib-playground"))
+    visitor.screenshot("playground_train_this", playground(visitor))
     visitor.page.locator(".splitlib-stop-button").click()
-    visitor.until("training to stop", lambda: "stopped at step" in visitor.text(status))
+    status = re.compile(r"stopped at step (\d+) of (\d+)")
+    stopped = visitor.until("training to stop", lambda: status.search(visitor.text(".splitlib-train-status")))
+    done, total = map(int, stopped.groups())
+    assert 0 < done < total
+    assert total % EPOCHS == 0, "as many epochs as the slider says"
 
 
 def copies(visitor: Visit) -> None:
