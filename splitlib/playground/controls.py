@@ -38,8 +38,7 @@ class Controls:
         choice = choice.filled()
         self._base, self._changed, self._quiet = choice, changed, False
         self.task = _line(ipywidgets.Dropdown, "task", options=_TASKS, value=choice.task)
-        self.data = _line(ipywidgets.ToggleButtons, "data", options=["embedded", "real"], value=choice.data)
-        self.data.style.button_width = "88px"
+        self.data = _line(ipywidgets.Dropdown, "data", options=["embedded", "real"], value=choice.data)
         self.hub = _line(ipywidgets.Text, "hub mirror", value=choice.hub, placeholder="folder; empty: $SPLITLIB_HUB",
                          continuous_update=False)  # fmt: skip
         self.model = _line(ipywidgets.Dropdown, "model")
@@ -54,6 +53,9 @@ class Controls:
         self.rate = _line(ipywidgets.FloatLogSlider, "link rate", base=10, min=0, max=5, step=0.05, readout=False)
         self.rate_words = ipywidgets.HTML()
         self.preset = _line(ipywidgets.Dropdown, "preset", options=[FREE_RATE, *PRESETS])
+        for preset, rate in PRESETS.items():
+            if rate == choice.mbit:
+                self.preset.value = preset
         self.latency = _line(ipywidgets.BoundedFloatText, "latency [ms]", min=0, max=10_000, step=1)
         self.epochs = _line(ipywidgets.IntSlider, "epochs", min=1, max=20)
         self.show(choice)
@@ -170,7 +172,7 @@ class CodecControls:
     @property
     def widgets(self) -> list[ipywidgets.Widget]:
         """The name first, then every option."""
-        return [self.name, *self._options.values()]
+        return [self.name, *sorted(self._options.values(), key=lambda widget: widget is self._options.get("zstd"))]
 
     def __getitem__(self, option: str) -> ipywidgets.Widget:
         return self._options[option]

@@ -66,11 +66,12 @@ class Train(View):
             training.RUNNING: f"training: step {thread.done} of {thread.total}",
             training.STOPPING: "stopping after this step",
             training.STOPPED: f"stopped at step {thread.done} of {thread.total}; Train this goes on from there",
-            training.FINISHED: "finished; its record is marked in the table",
+            training.FINISHED: ("finished" if thread.losses else "trained before")
+            + "; its record is marked in the table",
             training.FAILED: f"cannot train this: {thread.message}",
         }
         self.status.value = f'<div class="splitlib-note">{escape(words[thread.state])}</div>'
-        if thread.losses:
+        if thread.losses or thread.by_epoch:
             self.canvas.image.layout.display = None
             self.canvas.draw(self._paint)
         if not thread.running and thread.state in (training.FINISHED, training.STOPPED) and self._training:
@@ -94,10 +95,12 @@ class Train(View):
     def _paint(self, drawing: Figure) -> None:
         losses, metrics = drawing.subplots(1, 2)
         drawing.subplots_adjust(left=0.08, right=0.985, top=0.88, bottom=0.12, wspace=0.2)
-        steps, loss = np.array(self.thread.losses, dtype=float).T
+        thread, unit = self.thread, "step" if self.thread.losses else "epoch"
+        points = thread.losses or list(enumerate(thread.by_epoch, start=1))
+        steps, loss = np.array(points, dtype=float).T
         assert self._training is not None
         name = "Matthews correlation" if self._training.config.task == "cola" else "accuracy"
-        figures.live_curves(losses, metrics, steps, loss, np.array(self.thread.metrics, dtype=float), name)
+        figures.live_curves(losses, metrics, (steps, loss, unit), np.array(thread.metrics, dtype=float), name)
         drawing.suptitle(f"measured: {self._training.title}", x=0.02, ha="left", fontsize=9)
 
     def _show_records(self, config: RunConfig) -> None:

@@ -28,13 +28,15 @@ class TrainingThread:
         """Step and training loss."""
         self.metrics: list[float] = []
         """By epoch, as far as this run went since it was started."""
+        self.by_epoch: list[float] = []
+        """Mean training loss of each epoch, once the run has its record."""
         self.done, self.total = 0, 1
         self.record: RunRecord | None = None
 
     @property
     def running(self) -> bool:
-        """True while the thread lives."""
-        return self._thread is not None and self._thread.is_alive()
+        """True until the run has ended."""
+        return self.state in (RUNNING, STOPPING)
 
     def start(self, config: RunConfig, *, hub: Path | None, device: str = "auto") -> None:
         """Begin; a run that is under way goes on instead."""
@@ -42,7 +44,7 @@ class TrainingThread:
             return
         self._stop.clear()
         self.state, self.message, self.record = RUNNING, "", None
-        self.losses, self.metrics, self.done, self.total = [], [], 0, 1
+        self.losses, self.metrics, self.by_epoch, self.done, self.total = [], [], [], 0, 1
         self._thread = threading.Thread(target=self._work, args=(config, hub, device), daemon=True)
         self._thread.start()
 
@@ -61,6 +63,8 @@ class TrainingThread:
         try:
             self.record = run(config, hub=hub, device=device, progress=self._progress)
             self.metrics = [getattr(epoch, self.record.metric) for epoch in self.record.history]
+            self.by_epoch = [epoch.train_loss for epoch in self.record.history]
+            self.done = self.total
             self.state = FINISHED
         except KeyboardInterrupt:  # what a stop means to the loop, as Ctrl-C does
             self.state = STOPPED

@@ -81,7 +81,7 @@ class Cheapest(View):
         self, drawing: FigureBase, scene: Scene, lines: pd.DataFrame, spans: Mapping[str, figures.Spans]
     ) -> None:
         above, below = drawing.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-        drawing.subplots_adjust(left=0.16, right=0.97, top=0.93, bottom=0.1, hspace=0.08)
+        drawing.subplots_adjust(left=0.18, right=0.96, top=0.93, bottom=0.11, hspace=0.08)
         figures.time_and_where_it_pays(above, below, lines, spans, here=scene.choice.mbit)
         above.set_title(f"predicted, latency {scene.choice.latency_ms:g} ms; dashed: your link, "
                         f"{rate_text(scene.choice.mbit)}", loc="left")  # fmt: skip

@@ -107,10 +107,11 @@ def error_by_token(ax: Axes, tokens: Sequence[str], activation: Array, gradient:
     ax.legend(fontsize=8, ncols=2)
 
 
-def live_curves(losses: Axes, metrics: Axes, steps: Array, loss: Array, metric: Array, name: str) -> None:
-    """Draw training loss by step, and the metric by epoch as far as they go."""
-    losses.plot(steps, loss, color=COLOURS[0], linewidth=1)
-    losses.set(xlabel="step", ylabel="training loss [nats]")
+def live_curves(losses: Axes, metrics: Axes, loss: tuple[Array, Array, str], metric: Array, name: str) -> None:
+    """Draw the training loss, as places, values and what a place is, and the metric by epoch, as far as they go."""
+    places, values, unit = loss
+    losses.plot(places, values, color=COLOURS[0], linewidth=1, marker="o" if unit == "epoch" else None)
+    losses.set(xlabel=unit, ylabel="training loss [nats]")
     epochs = np.arange(1, len(metric) + 1)
     metrics.plot(epochs, 100 * metric, color=COLOURS[1], marker="o")
     metrics.set(xlabel="epoch", ylabel=f"validation {name} [%]", xlim=(0.5, max(len(metric), 1) + 0.5))
