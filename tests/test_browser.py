@@ -23,7 +23,7 @@ EPOCHS = 20  # the largest value of the slider
 if TYPE_CHECKING:
     from playwright.sync_api import Locator
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(480)]
 
 
 def copy_for_smoke(name: str, served: Path) -> None:
@@ -52,7 +52,7 @@ def test_the_playground(tmp_path: Path) -> None:
     with visitor_of(NOTEBOOK, tmp_path) as visitor:
         visitor.open(tmp_path / "served" / NOTEBOOK)
         visitor.page.keyboard.press("Control+b")  # the list of files makes room
-        visitor.run_all(120)
+        visitor.run_all(240)
         playground(visitor).scroll_into_view_if_needed()
         for step in (moves_sliders, sees_each_view, asks_the_impossible, trains_and_stops, copies):
             step(visitor)
