@@ -30,6 +30,7 @@ ORDER = [
     "replica",
     "capture",
     "measuring",
+    "planner",
     "reported",
     "comparison",
     "plots",

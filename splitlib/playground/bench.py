@@ -31,6 +31,7 @@ from splitlib.training import Trainer
 PROBES = 3  # models kept with their tensors
 TIMED_BATCHES = 3
 KEPT_BYTES = 256 << 20  # of payloads
+KEPT_NAMES = 64
 Report = Callable[[str, float], None]
 
 
@@ -101,19 +102,20 @@ class Bench:
         self.hub, self.device = hub, device
         self.report: Report = report or (lambda text, share: None)
         self.counts: Counter[str] = Counter()
+        self._names: dict[int, tuple[RunConfig, RunConfig, str]] = {}
         self._probes: OrderedDict[tuple[str, str], Probe] = OrderedDict()
-        self._works: dict[tuple[str, str], Work] = {}
+        self._works: dict[tuple[str, str, int], Work] = {}
         self._encoded: OrderedDict[tuple[str, str, int, str, Codec], Encoded] = OrderedDict()
 
     def probe(self, config: RunConfig) -> Probe:
         """Return the tensors at the cuts of ``config``, whatever its compressors and micro-batches."""
-        plain = plain_config(config)
+        plain, name = self._plain(config)
         if plain.partition == "none":
             raise ConfigError("partition 'none' has no cut to look at; choose another partition")
         if plain.cut_count != 2:
             raise ConfigError(f"cuts {plain.cuts!r} make {plain.cut_count + 1} stages; client head, server body and "
                               "client tail need two cuts, such as '3,10'")  # fmt: skip
-        key = self._key(plain)
+        key = (str(self.hub), name)
         if key not in self._probes:
             self.report("measuring: model, data and the tensors at the cuts", 0.1)
             self.counts["probes"] += 1
@@ -131,12 +133,13 @@ class Bench:
 
     def stage_times(self, config: RunConfig) -> Work:
         """Return the measured times of the passes of one micro-batch; the messages are those without compression."""
-        probe, plain = self.probe(config), plain_config(config).replace(chunks=config.chunks)
-        key = self._key(plain)
+        probe = self.probe(config)
+        plain, name = self._plain(config)
+        key = (str(self.hub), name, config.chunks)
         if key not in self._works:
             self.report("measuring: time of each stage", 0.4)
             self.counts["timings"] += 1
-            trainer = Trainer(probe.trainer.engine, probe.trainer.data, plain)
+            trainer = Trainer(probe.trainer.engine, probe.trainer.data, plain.replace(chunks=config.chunks))
             self._works[key] = time_stages(trainer, batches=TIMED_BATCHES, warmup=1)
         return self._works[key]
 
@@ -147,7 +150,7 @@ class Bench:
             ConfigError: an option is impossible.
         """
         x = self.probe(config).tensors[name]
-        key = (*self._key(plain_config(config)), config.chunks, name, codec)
+        key = (str(self.hub), self._plain(config)[1], config.chunks, name, codec)
         if key not in self._encoded:
             self.report(f"measuring: {codec} on {name}", 0.6)
             self.counts["encodes"] += 1
@@ -157,8 +160,14 @@ class Bench:
         self._encoded.move_to_end(key)
         return self._encoded[key]
 
-    def _key(self, config: RunConfig) -> tuple[str, str]:
-        return str(self.hub), config.key
+    def _plain(self, config: RunConfig) -> tuple[RunConfig, str]:
+        """Return :func:`plain_config` and its key, which take milliseconds, and are asked for all the time."""
+        if id(config) not in self._names:
+            if len(self._names) > KEPT_NAMES:
+                self._names.clear()
+            plain = plain_config(config)
+            self._names[id(config)] = config, plain, plain.key  # holding the config keeps its id its own
+        return self._names[id(config)][1:]
 
     def _forget(self, key: tuple[str, str]) -> None:
         del self._probes[key]

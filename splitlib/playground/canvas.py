@@ -14,8 +14,9 @@ from matplotlib.figure import Figure, FigureBase
 from splitlib.plots import STYLE
 
 DPI = 110
-# The widths of margins are computed anew for each drawing by constrained layout, which draws everything twice.
-_STYLE = {**STYLE, "figure.constrained_layout.use": False, "font.size": 9, "axes.titlesize": 9}
+# What costs time for each drawing is left out: constrained layout, which draws everything twice, and titles that look
+# for room above the ticks.
+_STYLE = {**STYLE, "figure.constrained_layout.use": False, "font.size": 9, "axes.titlesize": 9, "axes.titley": 1.01}
 _FAST = {"compress_level": 1}  # of PNG: bytes to a browser on the same machine cost less than squeezing them
 
 

@@ -50,11 +50,13 @@ class Playground:
     >>> lab.show()  # doctest: +SKIP
     """
 
-    def __init__(self, choice: Choice, *, device: str = "auto") -> None:
+    def __init__(self, choice: Choice, *, device: str = "auto", bench: Bench | None = None) -> None:
+        """``bench`` may bring what another playground measured."""
         self._loop = _running_loop()
         self._pending: Any = None
         self._drawn_at = 0.0
-        self.bench = Bench(hub=Path(choice.hub) if choice.hub else None, device=device, report=self._report)
+        self.bench = bench or Bench(hub=Path(choice.hub) if choice.hub else None, device=device)
+        self.bench.report = self._report
         self.controls = Controls(choice, self._changed)
         self.answer, self.problem = ipywidgets.HTML(), ipywidgets.HTML()
         self.answer.add_class("splitlib-answer-box")

@@ -11,12 +11,13 @@ from itertools import pairwise
 import numpy as np
 
 from splitlib.config import RunConfig
-from splitlib.pipeline.predict import LinkModel, Message, Prediction, Work, break_even, predict
+from splitlib.pipeline.predict import LinkModel, Message, Prediction, Work, predict
 from splitlib.playground.bench import Bench, Codec, Encoded
 from splitlib.plots.timing import rate_text
 
 SCHEDULE = "gpipe"  # what the engine in_process runs, and with it the command that is copied
-RATES = tuple(float(rate) for rate in np.geomspace(1, 1e5, 16))  # Mbit/s: three to a decade
+RATES = tuple(float(rate) for rate in np.geomspace(1, 1e5, 11))  # Mbit/s: two to a decade
+_STEPS = 3  # towards a crossing; the rate is shown to two digits
 NONE, CHOSEN = "none", "on screen"
 TENSORS = ("activation 1", "gradient 1", "activation 2", "gradient 2")
 _RIVALS = (
@@ -111,15 +112,30 @@ def crossings(one: Candidate, other: Candidate, latency_ms: float) -> list[float
     links = [LinkModel.symmetric(rate, latency_ms) for rate in RATES]
     gains = [one.seconds(link) - other.seconds(link) for link in links]
     found = []
-    for (low, high), (first, second) in zip(pairwise(RATES), pairwise(gains), strict=True):
+    for ends, (first, second) in zip(pairwise(RATES), pairwise(gains), strict=True):
         if (first > 0) != (second > 0):
-            found += _between(one.work, other.work, one.chunks, low, high, latency_ms)
+            found.append(_between(one, other, ends, (first, second), latency_ms))
     return found
 
 
-@lru_cache(maxsize=1024)
-def _between(one: Work, other: Work, chunks: int, low: float, high: float, latency_ms: float) -> list[float]:
-    return break_even(one, other, chunks=chunks, rates=[low, high], latency_ms=latency_ms, schedule=SCHEDULE)
+def _between(
+    one: Candidate, other: Candidate, ends: tuple[float, float], gains: tuple[float, float], latency_ms: float
+) -> float:
+    """Return the rate between ``ends`` where the gain is 0, by false position on the logarithm, as Illinois does it."""
+    (low, high), (below, above) = ends, gains
+    rate = low
+    for _ in range(_STEPS):
+        share = below / (below - above)
+        rate = float(low * (high / low) ** share)
+        link = LinkModel.symmetric(rate, latency_ms)
+        gain = one.seconds(link) - other.seconds(link)
+        if (gain > 0) == (below > 0):
+            low, below, above = rate, gain, above / 2
+        else:
+            high, above, below = rate, gain, below / 2
+        if not gain:
+            break
+    return rate
 
 
 def pays(one: Candidate, none: Candidate, latency_ms: float) -> list[tuple[float, float]]:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from splitlib.config import RunConfig
 from splitlib.errors import SplitlibError
-from splitlib.playground import training
+from splitlib.playground import outlook, training
 from splitlib.playground.scene import Scene
 from splitlib.playground.training import TrainingThread
 from splitlib.playground.views import View, table
@@ -46,7 +46,7 @@ class Train(View):
 
     def own_controls(self) -> list[ipywidgets.Widget]:
         """Return epochs, both buttons, the bar and what it says."""
-        self.train = ipywidgets.Button(description="Train this", button_style="primary", icon="play")
+        self.train = ipywidgets.Button(description="Train this", button_style="primary", icon="play", disabled=True)
         self.stop = ipywidgets.Button(description="Stop", icon="stop", disabled=True)
         for button, name in ((self.train, "train"), (self.stop, "stop")):
             button.add_class(f"splitlib-{name}-button")
@@ -130,13 +130,12 @@ class Train(View):
 
 def _row(record: RunRecord, *, marked: bool) -> dict[str, str]:
     row, config = record.row(), record.config
-    options = ", ".join(f"{name} {value}" for name, value in config.compressor_options.items())
-    gradients = "" if config.gradient_compressor == "same" else f" / {config.gradient_compressor}"
+    activations, gradients = outlook.codecs_of(config)
     return {
         "": "▶" if marked else "",
         "model": str(config.model).rsplit("/", 1)[-1],
         "partition": str(config.partition),
-        "compressor": config.compressor + (f" ({options})" if options else "") + gradients,
+        "compressor": str(activations) + ("" if activations == gradients else f" / gradients {gradients}"),
         "micro-batches": str(config.chunks),
         "epochs": str(len(record.history)),
         f"best {record.metric} [%]": f"{row['best_percent']:.2f}",

@@ -106,5 +106,5 @@ class _Watched(Progress):
     def advance(self, steps: int = 1, **numbers: float) -> None:
         """Count, and tell."""
         super().advance(steps, **numbers)
-        self.stopped = self._owner.asked_to_stop
         self._owner.advanced(self.done, self.total, numbers)
+        self.stopped = self._owner.asked_to_stop

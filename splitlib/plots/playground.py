@@ -52,6 +52,7 @@ def time_and_where_it_pays(
     below.xaxis.set_major_locator(LogLocator(numticks=12))
     below.xaxis.set_minor_locator(NullLocator())
     below.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: rate_text(rate)))
+    above.yaxis.set_minor_locator(NullLocator())
     for ax in (above, below):
         ax.axvline(here, color="black", linewidth=1, linestyle="--", zorder=5)
 
@@ -69,6 +70,7 @@ def density_and_levels(ax: Axes, values: Array, *, edges: Array, levels: Array, 
     height, bounds = np.histogram(values, bins=_BINS, density=True)
     ax.stairs(height, bounds, fill=True, color="0.78", label="density")
     ax.set(yscale="log", xlabel=f"{about}, value", ylabel="density")
+    ax.yaxis.set_minor_locator(NullLocator())  # a hundred minor ticks take longer than all the rest
     least = height[height > 0].min() if height.any() else 1.0
     ax.set_ylim(least / 3, max(float(height.max()), 1e-12) * 4)
     ax.xaxis.set_major_locator(MaxNLocator(5))
@@ -102,6 +104,7 @@ def error_by_token(ax: Axes, tokens: Sequence[str], activation: Array, gradient:
     for shift, values, colour, name in ((-0.2, activation, 0, "activation"), (0.2, gradient, 1, "gradient")):
         ax.bar(places + shift, np.maximum(values, 1e-9), 0.4, color=COLOURS[colour], label=name)
     ax.set(yscale="log", ylabel="squared error / variance", xlim=(-0.6, len(tokens) - 0.4))
+    ax.yaxis.set_minor_locator(NullLocator())
     ax.set_xticks(places, list(tokens), rotation=60, ha="right", fontsize=8)
     ax.grid(axis="x", visible=False)
     ax.legend(fontsize=8, ncols=2)

@@ -1,20 +1,20 @@
-"""The command line: ``run`` trains one config and keeps one record, ``server`` and ``client`` do it on two machines."""
+"""The command line: ``run`` trains one config and keeps one record, ``server`` and ``client`` do it on two machines.
+
+``plan`` says which split to train.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
-import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from splitlib import experiment
-from splitlib.command import OPTION_PREFIXES, option
-from splitlib.compressors import COMPRESSORS, compressor_options
-from splitlib.config import RunConfig, setting_fields, task_kind
+from splitlib.cli.plan import PLAN_DESCRIPTION, PLAN_EXAMPLES, add_plan_options, run_plan
+from splitlib.cli.settings import add_hub, add_link, add_profile, add_settings, config_from_options, given_settings
 from splitlib.errors import ConfigError, SplitlibError
-from splitlib.models.inserted import insert_options
 from splitlib.pipeline.data_parallel import follows
 from splitlib.pipeline.remote.client import Line
 from splitlib.pipeline.remote.handshake import SECRET, read_secret
@@ -26,7 +26,6 @@ from splitlib.pipeline.remote.launch import (
 )
 from splitlib.pipeline.remote.link import Link
 from splitlib.pipeline.remote.network import DEFAULT_PORT, Server, dial, parse_address
-from splitlib.profiles import DOCUMENT_SETTINGS, PROFILES, get_profile
 from splitlib.results import RunRecord, all_records, record_path, to_frame
 from splitlib.runtime import pick_device
 
@@ -114,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
             epilog=epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        made.set_defaults(command=command)
+        made.set_defaults(command=command, two_machines=command in (_client, _pair))
         return made
 
     _add_run_options(add("run", _run, "train one config and keep its record", RUN_DESCRIPTION, RUN_EXAMPLES))
@@ -125,35 +124,20 @@ def _parser() -> argparse.ArgumentParser:
     for parser_of_client in (client, pair):
         _add_network_options(parser_of_client)
         _add_run_options(parser_of_client)
+    add_plan_options(add("plan", run_plan, "find the fastest split for a link", PLAN_DESCRIPTION, PLAN_EXAMPLES))
     records = commands.add_parser("records", help="list the records in results/")
     records.set_defaults(command=_records)
     return parser
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
-    profiles = "; ".join(f"{profile.name}: {profile.summary}" for profile in PROFILES.values())
-    parser.add_argument("--profile", default="quick", choices=PROFILES, help=f"{profiles}")
-    _add_settings(parser, "settings (default: the document's, shrunk by the profile)")
+    add_profile(parser)
+    add_settings(parser, "settings (default: the document's, shrunk by the profile)")
     where = parser.add_argument_group("where it runs (not part of the config)")
-    where.add_argument("--hub", type=Path, help="a local mirror of the hub (default: $SPLITLIB_HUB, else the hub)")
+    add_hub(where)
     where.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N, or one a stage: cpu,cuda:0,cpu")
     where.add_argument("--workers", type=int, default=0, help="processes that load images (default 0: none)")
     where.add_argument("--fresh", action="store_true", help="train again although a record or checkpoint exists")
-
-
-def _add_settings(parser: argparse.ArgumentParser, title: str) -> None:
-    """Add every field of the config."""
-    settings = parser.add_argument_group(title)
-    hints = typing.get_type_hints(RunConfig)
-    for f in setting_fields():
-        if typing.get_origin(hints[f.name]) is not Mapping:
-            choices = tuple(COMPRESSORS) if f.name == "compressor" else f.metadata["choices"]
-            _add_setting(settings, f.name, _scalar_type(hints[f.name]), f.metadata["help"], choices)
-    inserts = parser.add_argument_group("parameters of the inserted layers")
-    _add_options(inserts, "insert_options", insert_options(), "")
-    codecs = parser.add_argument_group("parameters of the compressors (3,7 means 3 at the first cut, 7 at the second)")
-    _add_options(codecs, "compressor_options", compressor_options(), "activations (and gradients): ")
-    _add_options(codecs, "gradient_options", compressor_options(), "gradients alone: ")
 
 
 def _add_server_options(parser: argparse.ArgumentParser) -> None:
@@ -162,79 +146,19 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--once", action="store_true", help="end after one client instead of waiting for the next")
     parser.add_argument("--with-parent", action="store_true", help="end when standard input closes")
     _add_secret(parser)
-    parser.add_argument("--hub", type=Path, help="a local mirror of the hub (default: $SPLITLIB_HUB, else the hub)")
+    add_hub(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
-    _add_settings(parser, "settings a client must bring (default: it may bring any)")
+    add_settings(parser, "settings a client must bring (default: it may bring any)")
 
 
 def _add_network_options(parser: argparse.ArgumentParser) -> None:
-    network = parser.add_argument_group("network (not part of the config)")
-    network.add_argument("--link", default="", metavar="RATE", help="shape the link, such as 50Mbit (default: do not)")
-    network.add_argument(
-        "--latency", default="", metavar="TIME", help="delay on the link, such as 10ms (default: none)"
-    )
+    network = parser.add_argument_group("network (not part of the config), shaped here")
+    add_link(network)
     _add_secret(network)
 
 
 def _add_secret(group: Any) -> None:
     group.add_argument("--secret-file", type=Path, help=f"file with the shared secret (default: ${SECRET})")
-
-
-def _add_options(group: Any, field: str, options: Mapping[str, Mapping[str, Any]], help: str) -> None:
-    """Add every option that goes into the mapping ``field`` of the config."""
-    for name, defaults in options.items():
-        known = ", ".join(f"{owner} (default {default})" for owner, default in defaults.items())
-        kind = type(next(iter(defaults.values())))
-        _add_setting(
-            group, OPTION_PREFIXES[field] + name, _per_cut(kind), f"{help}of {known}", (), dest=f"{field}:{name}"
-        )
-
-
-def _per_cut(kind: type) -> Callable[[str], Any]:
-    """Return a reader of one value of ``kind``; values with commas are checked where the compressors are made."""
-
-    def read(text: str) -> Any:
-        return text if "," in text else kind(text)
-
-    read.__name__ = kind.__name__  # what argparse calls it
-    return read
-
-
-def _add_setting(
-    group: Any, name: str, kind: Callable[[str], Any], help: str, choices: Sequence[str] = (), dest: str | None = None
-) -> None:
-    text = help + (f": {', '.join(choices)}" if choices else "")
-    flag, metavar = option(name), kind.__name__.upper()
-    group.add_argument(
-        flag, dest=dest or f"setting:{name}", type=kind, choices=choices or None, help=text, metavar=metavar
-    )
-
-
-def _scalar_type(hint: Any) -> type:
-    """Return ``int`` for ``int | None``, and so on."""
-    return next((t for t in typing.get_args(hint) if t is not type(None)), hint)
-
-
-def config_from_options(options: argparse.Namespace) -> RunConfig:
-    """Return the config a parsed ``run``, ``client`` or ``pair`` command line means; the last two are two machines."""
-    settings = given_settings(options)
-    if options.command in (_client, _pair):
-        settings["engine"] = "two_machines"
-    task = settings.pop("task", "cola")
-    task_kind(task)
-    return get_profile(options.profile).scale(DOCUMENT_SETTINGS[task], **settings)
-
-
-def given_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the fields of a config that a parsed command line names."""
-    given = {name: value for name, value in vars(options).items() if value is not None}
-    settings = {name.removeprefix("setting:"): v for name, v in given.items() if name.startswith("setting:")}
-    for field in OPTION_PREFIXES:
-        prefix = f"{field}:"
-        values = {name.removeprefix(prefix): v for name, v in given.items() if name.startswith(prefix)}
-        if values:
-            settings[field] = values
-    return settings
 
 
 def _run(options: argparse.Namespace, dial: Callable[[], Line] | None = None) -> None:

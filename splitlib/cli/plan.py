@@ -1,0 +1,169 @@
+"""``plan`` on the command line: the fastest splits for a link, what was assumed, and how to train the best."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from splitlib.cli.settings import add_hub, add_link, add_profile, add_settings, config_from_options
+from splitlib.config import RunConfig
+from splitlib.config.choices import VISION_MODELS
+from splitlib.errors import ConfigError
+from splitlib.files import write_text
+from splitlib.pipeline.remote.link import Link
+from splitlib.planner import DEFAULT_CHUNKS, DEFAULT_COMPRESSORS, Plan, plan
+
+PLAN_DESCRIPTION = """\
+Rank partition x compressor x micro-batches by predicted time per batch over a link.
+
+Layers and compressors are measured on this machine, on the task's data, once: asking again, also for another link,
+takes a second. Nothing is trained. The last line is the command that trains the best choice.
+"""
+PLAN_EXAMPLES = """\
+examples:
+  python -m splitlib plan --task cifar10 --link 50Mbit --latency 10ms
+  python -m splitlib plan --model mobilenet_v2 --image-size 96 --link 50Mbit --latency 10ms --max-error 0.01
+  python -m splitlib plan --task cola --link 1Gbit --cuts named --compressors none uniform:bits=8 --chunks 1 4
+  python -m splitlib plan --task cifar10 --link 20Mbit --client-speed 0.1 --max-client-share 0.2 --csv plan.csv
+"""
+# The planner chooses these.
+CHOSEN = (
+    "partition", "stages", "cuts", "chunks", "insert", "insert_options", "compressor", "compressor_options",
+    "gradient_compressor", "gradient_options", "engine", "replicas", "recompute", "batch_norm", "micro_batch_loss",
+)  # fmt: skip
+
+
+def add_plan_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``plan``."""
+    add_profile(parser)
+    add_link(parser.add_argument_group("link between client and server"))
+    choices = parser.add_argument_group("what to choose from")
+    choices.add_argument(
+        "--cuts", nargs="+", default=["all"], metavar="CUTS",
+        help="all, named, or some: a partition's name, or units before each cut such as 3,10 (default: all)",
+    )  # fmt: skip
+    choices.add_argument(
+        "--compressors", nargs="+", metavar="SPEC",
+        help="name:option=value,..., with + another one for gradients and a/b for values at the two cuts "
+        f"(default: {' '.join(DEFAULT_COMPRESSORS)})",
+    )  # fmt: skip
+    usual = " ".join(map(str, DEFAULT_CHUNKS))
+    choices.add_argument(
+        "--chunks", nargs="+", type=int, metavar="N", help=f"numbers of micro-batches (default: {usual} and the task's)"
+    )
+    choices.add_argument(
+        "--max-error", type=float, metavar="E", help="leave out larger errors at any cut: mean squared over variance"
+    )
+    choices.add_argument(
+        "--max-client-share", type=float, metavar="S", help="leave out cuts that give the client more of the MACs"
+    )
+    machines = parser.add_argument_group("machines")
+    machines.add_argument("--device", default="auto", help="of both sides, or client,server such as cpu,cuda (auto)")
+    for side in ("client", "server"):
+        machines.add_argument(
+            f"--{side}-speed", type=float, default=1.0, metavar="X", help=f"times as fast as here the {side} is (1)"
+        )
+    machines.add_argument("--measured", type=Path, metavar="FILE", help="take these costs instead of measuring")
+    machines.add_argument("--fresh", action="store_true", help="measure again")
+    add_hub(machines)
+    output = parser.add_argument_group("output")
+    output.add_argument("--top", type=int, default=10, metavar="N", help="how many choices to show (10)")
+    output.add_argument("--each", action="store_true", help="show the best choice of each compressor only")
+    output.add_argument("--csv", type=Path, metavar="FILE", help="write the table")
+    output.add_argument("--json", type=Path, metavar="FILE", help="write table, assumptions and the best config")
+    settings = "model, data and training (default: the document's, shrunk by the profile; a vision model means cifar10)"
+    add_settings(parser, settings, without=CHOSEN)
+
+
+def run_plan(options: argparse.Namespace) -> None:
+    """Plan and print."""
+    if options.top < 1:
+        raise ConfigError(f"top must be at least 1, not {options.top}")
+    model = getattr(options, "setting:model")
+    if getattr(options, "setting:task") is None and model in VISION_MODELS:
+        setattr(options, "setting:task", "cifar10")
+    cuts = options.cuts[0] if options.cuts in (["all"], ["named"]) else options.cuts
+    found = plan(
+        config_from_options(options),
+        link=Link.parse(options.link, options.latency),
+        cuts=cuts,
+        compressors=options.compressors,
+        chunks=options.chunks,
+        hub=options.hub,
+        device=options.device,
+        fresh=options.fresh,
+        max_error=options.max_error,
+        max_client_share=options.max_client_share,
+        client_speed=options.client_speed,
+        server_speed=options.server_speed,
+        keep=options.top,
+        measured=options.measured,
+    )
+    table = found.table()
+    shown = table.drop_duplicates("compressor") if options.each else table.head(options.top)
+    print(f"{title(found.best.config)}: predicted time per batch\n")
+    print(readable(shown).to_string(index=False))
+    print("\nassumed")
+    print("\n".join(f"  {line}" for line in found.assumptions))
+    for path, text in ((options.csv, table.to_csv(index=False)), (options.json, as_json(found, table))):
+        if path is not None:
+            _write(path, text)
+    print(f"\nthe best, after python -m splitlib server\n  {found.command()}")
+
+
+def title(config: RunConfig) -> str:
+    """Return what was planned, in words."""
+    size = f"{config.image_size} px" if config.kind == "vision" else f"{config.max_length} tokens"
+    return f"{config.model}, {config.task} ({config.data}), {size}, batches of {config.batch_size}"
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a plan's table with units for people: milliseconds and kilobytes (10^3 bytes)."""
+    return pd.DataFrame(
+        {
+            "partition": table["partition"],
+            "cuts": table["cuts"],
+            "compressor": table["compressor"],
+            "chunks": table["chunks"],
+            "ms/batch": _rounded(1e3 * table["predicted_s"]),
+            "client ms": _rounded(1e3 * table["client_compute_s"]),
+            "server ms": _rounded(1e3 * table["server_compute_s"]),
+            "client MACs": [f"{share:.0%}" for share in table["client_share"]],
+            "kB/batch": _rounded(table["wire_bytes"] / 1e3),
+            "ratio": _rounded(table["compression_ratio"]),
+            "act. error": _rounded(table["activation_error"], 2),
+            "grad. error": _rounded(table["gradient_error"], 2),
+        }
+    )
+
+
+def _rounded(values: pd.Series, digits: int = 3) -> list[str]:
+    """Return numbers to a few significant digits, whole ones above a thousand."""
+    return [f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}" for value in values]
+
+
+def as_json(found: Plan, table: pd.DataFrame) -> str:
+    """Return a plan for other programs."""
+    link: dict[str, Any] = {
+        "rate_mbit": None if math.isinf(found.link.up_mbit) else found.link.up_mbit,
+        "latency_ms": found.link.latency_ms,
+    }
+    values = {
+        "link": link,
+        "assumptions": found.assumptions,
+        "best": {"config": found.best.config.to_dict(), "command": found.command()},
+        "choices": table.to_dict(orient="records"),
+    }
+    return json.dumps(values, indent=1, allow_nan=False) + "\n"
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from error

@@ -1,0 +1,110 @@
+"""Settings on the command line: every field of a config as an option, and a config from what was given."""
+
+from __future__ import annotations
+
+import argparse
+import typing
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from splitlib.command import OPTION_PREFIXES, option
+from splitlib.compressors import COMPRESSORS, compressor_options
+from splitlib.config import RunConfig, setting_fields, task_kind
+from splitlib.models.inserted import insert_options
+from splitlib.profiles import DOCUMENT_SETTINGS, PROFILES, get_profile
+
+
+def add_profile(parser: argparse.ArgumentParser) -> None:
+    """Add what the settings start from."""
+    profiles = "; ".join(f"{profile.name}: {profile.summary}" for profile in PROFILES.values())
+    parser.add_argument("--profile", default="quick", choices=PROFILES, help=profiles)
+
+
+def add_hub(group: Any) -> None:
+    """Add where real data and weights come from."""
+    group.add_argument("--hub", type=Path, help="a local mirror of the hub (default: $SPLITLIB_HUB, else the hub)")
+
+
+def add_link(group: Any) -> None:
+    """Add the link between client and server."""
+    group.add_argument("--link", default="", metavar="RATE", help="such as 50Mbit (default: as fast as it goes)")
+    group.add_argument("--latency", default="", metavar="TIME", help="of the link, such as 10ms (default: none)")
+
+
+def add_settings(parser: argparse.ArgumentParser, title: str, without: Collection[str] = ()) -> None:
+    """Add every field of the config but some; ``without`` also takes names of the fields that hold options."""
+    settings = parser.add_argument_group(title)
+    hints = typing.get_type_hints(RunConfig)
+    for f in setting_fields():
+        if typing.get_origin(hints[f.name]) is not Mapping and f.name not in without:
+            choices = tuple(COMPRESSORS) if f.name == "compressor" else f.metadata["choices"]
+            _add_setting(settings, f.name, _scalar_type(hints[f.name]), f.metadata["help"], choices)
+    codecs = "parameters of the compressors (3,7 means 3 at the first cut, 7 at the second)"
+    _add_options(parser, "parameters of the inserted layers", without, insert_options(), {"insert_options": ""})
+    helps = {"compressor_options": "activations (and gradients): ", "gradient_options": "gradients alone: "}
+    _add_options(parser, codecs, without, compressor_options(), helps)
+
+
+def _add_options(
+    parser: argparse.ArgumentParser,
+    title: str,
+    without: Collection[str],
+    options: Mapping[str, Mapping[str, Any]],
+    helps: Mapping[str, str],
+) -> None:
+    """Add every option that goes into the mappings of the config that ``helps`` names."""
+    fields = {field: help for field, help in helps.items() if field not in without}
+    group = parser.add_argument_group(title) if fields else None
+    for field, help in fields.items():
+        for name, defaults in options.items():
+            known = ", ".join(f"{owner} (default {default})" for owner, default in defaults.items())
+            kind, flag = type(next(iter(defaults.values()))), OPTION_PREFIXES[field] + name
+            _add_setting(group, flag, _per_cut(kind), f"{help}of {known}", (), dest=f"{field}:{name}")
+
+
+def _per_cut(kind: type) -> Callable[[str], Any]:
+    """Return a reader of one value of ``kind``; values with commas are checked where the compressors are made."""
+
+    def read(text: str) -> Any:
+        return text if "," in text else kind(text)
+
+    read.__name__ = kind.__name__  # what argparse calls it
+    return read
+
+
+def _add_setting(
+    group: Any, name: str, kind: Callable[[str], Any], help: str, choices: Sequence[str] = (), dest: str | None = None
+) -> None:
+    text = help + (f": {', '.join(choices)}" if choices else "")
+    flag, metavar = option(name), kind.__name__.upper()
+    group.add_argument(
+        flag, dest=dest or f"setting:{name}", type=kind, choices=choices or None, help=text, metavar=metavar
+    )
+
+
+def _scalar_type(hint: Any) -> type:
+    """Return ``int`` for ``int | None``, and so on."""
+    return next((t for t in typing.get_args(hint) if t is not type(None)), hint)
+
+
+def config_from_options(options: argparse.Namespace) -> RunConfig:
+    """Return the config a parsed ``run``, ``client`` or ``pair`` command line means; the last two are two machines."""
+    settings = given_settings(options)
+    if options.two_machines:
+        settings["engine"] = "two_machines"
+    task = settings.pop("task", "cola")
+    task_kind(task)
+    return get_profile(options.profile).scale(DOCUMENT_SETTINGS[task], **settings)
+
+
+def given_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of a config that a parsed command line names."""
+    given = {name: value for name, value in vars(options).items() if value is not None}
+    settings = {name.removeprefix("setting:"): v for name, v in given.items() if name.startswith("setting:")}
+    for field in OPTION_PREFIXES:
+        prefix = f"{field}:"
+        values = {name.removeprefix(prefix): v for name, v in given.items() if name.startswith(prefix)}
+        if values:
+            settings[field] = values
+    return settings

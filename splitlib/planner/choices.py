@@ -1,0 +1,173 @@
+"""One way to split: what it costs each side and the link, and a bound on its time that needs no simulation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+
+from splitlib.config import RunConfig
+from splitlib.pipeline.predict import LinkModel, Message, Prediction, Work, predict
+from splitlib.planner.candidates import Compressors, Pair, parse_compressor
+from splitlib.planner.costs import ACTIVATION, GRADIENT, CodecCost, Costs, codec_key
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One machine: costs measured on a device, and how many times as fast as that device it is."""
+
+    costs: Costs
+    speed: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A partition, a compressor and a number of micro-batches, with what they cost."""
+
+    base: RunConfig
+    """What all choices share."""
+    partition: str
+    """Its name; ``custom`` for cuts that have none."""
+    pair: Pair
+    """Units before each cut."""
+    compressor: str
+    """As :mod:`splitlib.planner.candidates` writes it."""
+    chunks: int
+    """Micro-batches in a batch."""
+    work: Work
+    """Of one micro-batch: what :func:`splitlib.pipeline.predict.predict` takes."""
+    errors: Mapping[str, float]
+    """By tensor (``activation 1`` ...): mean squared error over variance on the batch that was measured."""
+    uncompressed_bytes: int
+    """Of one batch, all cuts, both directions, tensors only."""
+    client_share: float
+    """Of the forward MACs."""
+    seconds: float = float("nan")
+    """Predicted time per batch on the plan's link."""
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """The choice, ready to run."""
+        cuts = ",".join(map(str, self.pair)) if self.partition == "custom" else ""
+        settings = parse_compressor(self.compressor)
+        return self.base.replace(partition=self.partition, cuts=cuts, stages=3, chunks=self.chunks, **settings)
+
+    @property
+    def wire_bytes(self) -> int:
+        """Bytes of one batch on the wire, both directions, everything counted."""
+        work = self.work
+        messages = (work.activation_1, work.activation_2, work.gradient_2, work.gradient_1)
+        return self.chunks * sum(message.nbytes for message in messages)
+
+    @property
+    def error(self) -> float:
+        """The largest of the errors."""
+        return max(self.errors.values())
+
+    def __str__(self) -> str:
+        cuts = ",".join(map(str, self.pair)) if self.partition == "custom" else self.partition
+        return f"{cuts}, {self.compressor}, {self.chunks} micro-batch{'es' if self.chunks > 1 else ''}"
+
+    def predict(self, link: LinkModel) -> Prediction:
+        """Return the batch simulated on ``link``, with what each side does when."""
+        return predict(self.work, chunks=self.chunks, link=link, schedule=self.base.schedule)
+
+
+class Costing:
+    """Puts measured costs together to choices, sums over layers kept."""
+
+    def __init__(self, base: RunConfig, client: Side, server: Side) -> None:
+        self.base, self.client, self.server = base, client, server
+        self._sums: dict[tuple[str, str, int], list[float]] = {}
+        layers = client.costs.layers
+        self._trained = [0, *accumulate(layer.parameters for layer in layers)]
+        self._macs = [0, *accumulate(layer.macs for layer in layers)]
+
+    def choice(self, pair: Pair, partition: str, compressor: Compressors, chunks: int, size: int) -> Choice:
+        """Return the choice with cuts at ``pair`` and ``chunks`` micro-batches of ``size`` samples."""
+        first, second = pair
+        count = len(self.client.costs.layers)
+        spec, gradient_spec = compressor.activations, compressor.gradients
+        messages = {
+            "activation_1": self._message(ACTIVATION, first, spec[0], size, self.client, self.server),
+            "activation_2": self._message(ACTIVATION, second, spec[1], size, self.server, self.client),
+            "gradient_2": self._message(GRADIENT, second, gradient_spec[1], size, self.client, self.server),
+            "gradient_1": self._message(GRADIENT, first, gradient_spec[0], size, self.server, self.client),
+        }
+        share = (self._trained[second] - self._trained[first]) / max(self._trained[-1], 1)
+        work = Work(
+            head_forward=self._seconds(self.client, "forward", size, 0, first),
+            head_backward=self._seconds(self.client, "backward", size, 0, first),
+            body_forward=self._seconds(self.server, "forward", size, first, second),
+            body_backward=self._seconds(self.server, "backward", size, first, second),
+            tail_forward=self._seconds(self.client, "forward", size, second, count),
+            tail_backward=self._seconds(self.client, "backward", size, second, count),
+            client_optimizer=(1 - share) * self.client.costs.optimizer / self.client.speed,
+            server_optimizer=share * self.server.costs.optimizer / self.server.speed,
+            **{name: message for name, (message, _) in messages.items()},
+        )
+        return Choice(
+            base=self.base,
+            partition=partition,
+            pair=pair,
+            compressor=compressor.text,
+            chunks=chunks,
+            work=work,
+            errors={name.replace("_", " "): cost.error for name, (_, cost) in messages.items()},
+            uncompressed_bytes=self._uncompressed(pair, size, chunks),
+            client_share=1 - (self._macs[second] - self._macs[first]) / max(self._macs[-1], 1),
+        )
+
+    def _seconds(self, side: Side, direction: str, size: int, start: int, end: int) -> float:
+        """Return what the layers from ``start`` to before ``end`` take on a side."""
+        key = (side.costs.device, direction, size)
+        if key not in self._sums:
+            self._sums[key] = [0.0, *accumulate(getattr(side.costs.times(size), direction))]
+        sums = self._sums[key]
+        return max(0.0, sums[end] - sums[start]) / side.speed
+
+    def _message(
+        self, direction: str, cut: int, spec: str, size: int, sender: Side, receiver: Side
+    ) -> tuple[Message, CodecCost]:
+        key = codec_key(spec, direction, cut, size)
+        sent, received = sender.costs.codec(key), receiver.costs.codec(key)
+        encode, decode = sent.encode / sender.speed, received.decode / receiver.speed
+        return Message(nbytes=sent.nbytes, encode=encode, decode=decode), sent
+
+    def _uncompressed(self, pair: Pair, size: int, chunks: int) -> int:
+        nbytes, trained = self.client.costs.times(size).nbytes, self._trained
+        return chunks * sum(nbytes[cut - 1] * (2 if trained[cut] else 1) for cut in pair)
+
+
+def lower_bound(work: Work, chunks: int, link: LinkModel) -> float:
+    """Return seconds that no schedule beats, without simulating one.
+
+    For each side and each direction of the link: all its work, what must come before the first of it, and what must
+    follow the last of it. With one micro-batch nothing overlaps but the two optimizers, and the bound is the time
+    itself. It saves simulating what cannot be among the fastest.
+    """
+    latency = link.latency_ms / 1e3
+    up1, down2 = work.activation_1, work.activation_2
+    up2, down1 = work.gradient_2, work.gradient_1
+    up, down = (
+        (lambda m: link.seconds(m.nbytes, from_client=True)),
+        (lambda m: link.seconds(m.nbytes, from_client=False)),
+    )
+    to_body = work.head_forward + _crossing(up1, up, latency)
+    to_tail = to_body + work.body_forward + _crossing(down2, down, latency)
+    from_body = _crossing(down1, down, latency) + work.head_backward + work.client_optimizer
+    from_tail = _crossing(up2, up, latency) + work.body_backward + from_body
+    server = chunks * (work.body_forward + work.body_backward)
+    return max(
+        to_tail + work.tail_forward + work.tail_backward + from_tail,
+        to_body + server + max(from_body, work.server_optimizer),
+        work.client_compute(chunks),
+        work.head_forward + up1.encode + chunks * (up(up1) + up(up2)) + from_tail - up2.encode - up(up2),
+        to_tail - down2.decode - latency - down(down2) + chunks * (down(down2) + down(down1))
+        + latency + down1.decode + work.head_backward + work.client_optimizer,
+    )  # fmt: skip
+
+
+def _crossing(message: Message, seconds: Callable[[Message], float], latency: float) -> float:
+    return message.encode + seconds(message) + latency + message.decode

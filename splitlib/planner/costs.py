@@ -1,0 +1,190 @@
+"""What a model's layers and the compressors at its cuts cost on one device: measured once, kept as one JSON file.
+
+The file lies in ``results/`` under a name that holds a hash of everything the numbers depend on: model, data, batch,
+precision, device, hardware and versions. A machine or a package that changes makes another file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from splitlib.config import RunConfig
+from splitlib.errors import ConfigError, RecordError
+from splitlib.files import write_text
+from splitlib.results import TIMING_PREFIX
+from splitlib.runtime import environment, results_dir
+from splitlib.version import __version__
+
+SCHEMA = 1  # raise it when the same file would mean other numbers
+ACTIVATION, GRADIENT = "activation", "gradient"
+# What of a config changes a layer's time or the tensors at a cut. Where it is cut, what compresses, and how long it
+# trains do not.
+DEPENDS_ON = (
+    "task", "data", "train_samples", "image_size", "max_length", "model", "weights", "lora_rank", "lora_alpha",
+    "batch_size", "optimizer", "momentum", "precision", "seed",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One unit of the model (:func:`splitlib.partition.units`), whatever the micro-batch."""
+
+    name: str
+    macs: int
+    """Of one sample, forward, by torch's counter."""
+    parameters: int
+    """That train."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerTimes:
+    """Seconds of each layer for one micro-batch of one size, medians; and what leaves each layer."""
+
+    forward: tuple[float, ...]
+    """The last one with the loss."""
+    backward: tuple[float, ...]
+    """0 where nothing up to the layer trains."""
+    nbytes: tuple[int, ...]
+    """Of the tensor that leaves each layer, uncompressed; its gradient has as many."""
+    beside_nbytes: int
+    """Of what crosses the first cut beside it: an attention mask."""
+    repeats: int
+    """Micro-batches in each median."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecCost:
+    """What one compressor makes of one tensor at one cut."""
+
+    nbytes: int
+    """On the wire: payload, frame, and what is beside it."""
+    encode: float
+    """Seconds, median."""
+    decode: float
+    """Seconds, median."""
+    error: float
+    """Mean squared error over the tensor's variance; 0 is exact."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """Everything measured for one model and batch on one device."""
+
+    depends_on: Mapping[str, Any]
+    """The config's settings that the numbers depend on."""
+    device: str
+    data_label: str
+    data_fingerprint: str
+    layers: tuple[Layer, ...]
+    named_cuts: Mapping[str, tuple[int, int]]
+    """Units before each of the two cuts, by partition."""
+    optimizer: float
+    """Seconds of one step over all layers, median."""
+    sizes: Mapping[int, LayerTimes] = field(default_factory=dict)
+    """By samples in a micro-batch."""
+    codecs: Mapping[str, CodecCost] = field(default_factory=dict)
+    """By :func:`codec_key`."""
+    environment: Mapping[str, Any]
+    splitlib_version: str = __version__
+    created: str
+
+    def adding(self, *, sizes: Mapping[int, LayerTimes] = {}, codecs: Mapping[str, CodecCost] = {}) -> Costs:
+        """Return a copy that knows more."""
+        return replace(self, sizes={**self.sizes, **sizes}, codecs={**self.codecs, **codecs})
+
+    def times(self, size: int) -> LayerTimes:
+        """Return the layers' times of a micro-batch; ConfigError if this size was not measured."""
+        if size not in self.sizes:
+            known = ", ".join(map(str, sorted(self.sizes))) or "none"
+            raise ConfigError(
+                f"no times were measured for micro-batches of {size} samples, but of {known}; measure again"
+            )
+        return self.sizes[size]
+
+    def codec(self, key: str) -> CodecCost:
+        """Return what a compressor costs at a cut; ConfigError if that was not measured."""
+        if key not in self.codecs:
+            raise ConfigError(f"no costs were measured for {key}; measure again")
+        return self.codecs[key]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {"schema": SCHEMA, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Costs:
+        """Rebuild from :meth:`to_dict`'s output, read from JSON."""
+        values = dict(values)
+        if values.pop("schema") != SCHEMA:
+            raise ValueError("it is of another version of splitlib")
+        return cls(
+            **{
+                **values,
+                "layers": tuple(Layer(**layer) for layer in values["layers"]),
+                "named_cuts": {name: (first, second) for name, (first, second) in values["named_cuts"].items()},
+                "sizes": {int(size): _layer_times(each) for size, each in values["sizes"].items()},
+                "codecs": {key: CodecCost(**each) for key, each in values["codecs"].items()},
+            }
+        )
+
+
+def _layer_times(values: Mapping[str, Any]) -> LayerTimes:
+    lists = {name: tuple(values[name]) for name in ("forward", "backward", "nbytes")}
+    return LayerTimes(**{**values, **lists})
+
+
+def codec_key(spec: str, direction: str, cut: int, size: int) -> str:
+    """Return the name of one compressor's costs.
+
+    >>> codec_key("uniform:bits=4", "gradient", 3, 8)
+    'uniform:bits=4, gradient at cut 3, micro-batch 8'
+    """
+    return f"{spec}, {direction} at cut {cut}, micro-batch {size}"
+
+
+def depends_on(config: RunConfig) -> dict[str, Any]:
+    """Return the settings of ``config`` that the costs depend on."""
+    return {name: getattr(config, name) for name in DEPENDS_ON}
+
+
+def costs_path(config: RunConfig, device: torch.device, folder: Path | None = None) -> Path:
+    """Return where the costs of ``config`` on ``device`` of this machine lie, whether they exist or not."""
+    identity = [SCHEMA, depends_on(config), str(device), environment(device), __version__]
+    words = [config.task, config.data, str(config.model).rsplit("/", 1)[-1], device.type]
+    name = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "_", word) for word in words)
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+    return (folder or results_dir()) / f"{TIMING_PREFIX}plan-{name}-{key}.json"
+
+
+def save_costs(costs: Costs, path: Path) -> None:
+    """Write the costs, whole or not at all."""
+    write_text(path, json.dumps(costs.to_dict(), indent=1, allow_nan=False) + "\n")
+
+
+def read_costs(path: Path, config: RunConfig) -> Costs:
+    """Read costs and check that they are ``config``'s.
+
+    Raises:
+        RecordError: the file is missing or damaged.
+        ConfigError: it was made for other settings.
+    """
+    try:
+        costs = Costs.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        wanted, found = json.loads(json.dumps(depends_on(config))), costs.depends_on
+        different = [name for name in DEPENDS_ON if wanted[name] != found[name]]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RecordError(
+            f"{path} holds no readable costs ({error}); delete it, or measure again with --fresh"
+        ) from error
+    if different:
+        name = different[0]
+        raise ConfigError(f"{path} was measured with {name} {found[name]!r}, not {wanted[name]!r}; measure again")
+    return costs

@@ -1,0 +1,233 @@
+"""The planner: rank partition x compressor x micro-batches by predicted time per batch for a link."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from splitlib.command import command_line
+from splitlib.config import TWO_SIDED, RunConfig
+from splitlib.errors import ConfigError
+from splitlib.pipeline.predict import LinkModel
+from splitlib.pipeline.remote.link import Link
+from splitlib.planner.assumptions import assumptions
+from splitlib.planner.bench import REPEATS, Wanted, measured_costs
+from splitlib.planner.candidates import ALL, Compressors, Pair, chosen_chunks, chosen_compressors, chosen_pairs
+from splitlib.planner.choices import Choice, Costing, Side, lower_bound
+from splitlib.planner.costs import ACTIVATION, GRADIENT, Costs, read_costs
+from splitlib.runtime import pick_device
+
+KEEP = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Choices for one link, the fastest first, and what the ranking takes for granted."""
+
+    choices: tuple[Choice, ...]
+    link: LinkModel
+    assumptions: list[str]
+    compared: int
+    """How many choices there were."""
+    client: Costs
+    """What the client's times come from."""
+    server: Costs
+
+    @property
+    def best(self) -> Choice:
+        """The choice with the lowest predicted time per batch."""
+        return self.choices[0]
+
+    def table(self) -> pd.DataFrame:
+        """Return one row for each choice, the fastest first: predicted seconds, bytes of a batch, errors."""
+        return pd.DataFrame([self._row(choice) for choice in self.choices])
+
+    def _row(self, choice: Choice) -> dict[str, Any]:
+        work, chunks = choice.work, choice.chunks
+        sides = {"activation": ("activation 1", "activation 2"), "gradient": ("gradient 1", "gradient 2")}
+        return {
+            "partition": choice.partition,
+            "cuts": ",".join(map(str, choice.pair)),
+            "compressor": choice.compressor,
+            "chunks": chunks,
+            "predicted_s": choice.seconds,
+            "client_compute_s": work.client_compute(chunks),
+            "server_compute_s": work.server_compute(chunks),
+            "client_share": choice.client_share,
+            "wire_bytes": choice.wire_bytes,
+            "compression_ratio": choice.wire_bytes / max(choice.uncompressed_bytes, 1),
+            **{f"{name}_error": max(choice.errors[each] for each in names) for name, names in sides.items()},
+        }
+
+    def command(self, choice: Choice | None = None) -> str:
+        """Return the command that trains a choice (the best one) over this link."""
+        config = (choice or self.best).config
+        return command_line(config, link=as_link(self.link) if config.engine == "two_machines" else None)
+
+
+def plan(
+    config: RunConfig,
+    *,
+    link: LinkModel | Link | None = None,
+    cuts: str | Sequence[str | Pair] = ALL,
+    compressors: Sequence[str] | None = None,
+    chunks: Sequence[int] | None = None,
+    hub: Path | None = None,
+    device: str = "auto",
+    fresh: bool = False,
+    max_error: float | None = None,
+    max_client_share: float | None = None,
+    client_speed: float = 1.0,
+    server_speed: float = 1.0,
+    keep: int = KEEP,
+    repeats: int = REPEATS,
+    measured: Path | None = None,
+) -> Plan:
+    """Return the fastest ways to train ``config``'s model over ``link``, by predicted time per batch.
+
+    Times of layers, tensors at the cuts, and what compressors make of them are measured here once and kept
+    (:mod:`splitlib.planner.costs`); asked again, also for another link, nothing is measured.
+
+    Args:
+        config: model, data and training. Its partition and compressor need not be among the choices.
+        link: between client and server; by default one that costs no time.
+        cuts: ``all`` pairs of cuts, the ``named`` partitions, or some: ``"first_last"``, ``"3,10"``, ``(3, 10)``.
+        compressors: as :mod:`splitlib.planner.candidates` writes them (default: a usual selection and the config's).
+        chunks: numbers of micro-batches (default: 1, 2, 4, 8 and the config's).
+        hub: a local mirror of the hub.
+        device: ``auto``, ``cpu``, ``cuda:N``: where both sides run; or ``cpu,cuda`` for client and server.
+        fresh: measure again.
+        max_error: leave out choices with a larger error (mean squared over variance) at any cut.
+        max_client_share: leave out cuts that give the client a larger share of the MACs.
+        client_speed: how many times as fast as this machine the client is.
+        server_speed: the same of the server.
+        keep: how many choices of each compressor to return; 0: all of them.
+        repeats: micro-batches in each median.
+        measured: a file of costs from this or another machine, instead of measuring.
+
+    Raises:
+        SplitlibError: a setting is impossible, nothing is left to choose from, or data or weights are missing.
+    """
+    base, model = _two_sided(config), as_link_model(link)
+    sizes, codecs = chosen_chunks(base, chunks), chosen_compressors(base, compressors)
+    _check(client_speed, server_speed, keep, repeats)
+
+    def wanted(costs: Costs) -> list[Wanted]:
+        return _wanted(chosen_pairs(costs, cuts), codecs, set(sizes.values()))
+
+    def costs_on(place: torch.device) -> Costs:
+        return measured_costs(
+            config, sizes=set(sizes.values()), wanted=wanted, hub=hub, device=place, fresh=fresh, repeats=repeats
+        )
+
+    devices = [] if measured else list(dict.fromkeys(_client_and_server(device)))
+    found = [read_costs(measured, config)] if measured else [costs_on(place) for place in devices]
+    client, server = Side(costs=found[0], speed=client_speed), Side(costs=found[-1], speed=server_speed)
+    costing, pairs = Costing(base, client, server), chosen_pairs(client.costs, cuts)
+    choices = [
+        costing.choice(pair, name, compressor, number, size)
+        for pair, name in pairs.items()
+        for compressor in codecs
+        for number, size in sizes.items()
+    ]
+    allowed = _allowed(choices, max_error, max_client_share)
+    ranked = sorted(_fastest(allowed, model, keep), key=lambda choice: choice.seconds)
+    return Plan(
+        choices=tuple(ranked),
+        link=model,
+        assumptions=list(assumptions(base, model, client, server, sizes, len(allowed), len(ranked), measured)),
+        compared=len(allowed),
+        client=client.costs,
+        server=server.costs,
+    )
+
+
+def as_link_model(link: LinkModel | Link | None) -> LinkModel:
+    """Return a link as the prediction takes it; a rate of 0 and no link mean one that costs no time."""
+    if isinstance(link, LinkModel):
+        return link
+    link = link or Link()
+    return LinkModel.symmetric(link.rate_mbit or math.inf, link.latency_ms)
+
+
+def as_link(link: LinkModel) -> Link:
+    """Return a link as the engines shape it; ConfigError if its directions differ, which they cannot do."""
+    if link.up_mbit != link.down_mbit:
+        raise ConfigError(
+            f"a run's link has one rate for both directions, not {link.up_mbit:g} and {link.down_mbit:g} Mbit/s"
+        )
+    return Link(rate_mbit=0.0 if math.isinf(link.up_mbit) else link.up_mbit, latency_ms=link.latency_ms)
+
+
+def _check(client_speed: float, server_speed: float, keep: int, repeats: int) -> None:
+    for name, speed in (("client_speed", client_speed), ("server_speed", server_speed)):
+        if not 0 < speed < math.inf:
+            raise ConfigError(f"{name} must be a positive number, not {speed:g}")
+    for name, number, least in (("keep", keep, 0), ("repeats", repeats, 1)):
+        if number < least:
+            raise ConfigError(f"{name} must be at least {least}, not {number}")
+
+
+def _two_sided(config: RunConfig) -> RunConfig:
+    """Return ``config`` as client and server run it, cut anywhere and with nothing compressed."""
+    if config.insert != "none" or str(config.partition).startswith("conv_insert"):
+        inserted = config.insert if config.insert != "none" else config.partition
+        raise ConfigError(f"the planner compares plain cuts; {inserted!r} inserts layers: use insert 'none' and cuts")
+    engine = config.engine if config.engine in TWO_SIDED else "two_machines"
+    partition = {"partition": "custom", "cuts": "1,2", "stages": 3} if config.cut_count != 2 else {}
+    return config.replace(engine=engine, **partition)
+
+
+def _allowed(choices: Sequence[Choice], max_error: float | None, max_client_share: float | None) -> list[Choice]:
+    """Return the choices within both limits; ConfigError with what would do if there are none."""
+    for name, limit in (("error", max_error), ("client_share", max_client_share)):
+        within = [choice for choice in choices if limit is None or getattr(choice, name) <= limit]
+        if not within:
+            least = min(getattr(choice, name) for choice in choices)
+            raise ConfigError(f"no choice is within max_{name} {limit:g}; the least is {least:.2g}: allow more")
+        choices = within
+    return list(choices)
+
+
+def _client_and_server(device: str) -> list[torch.device]:
+    """Return both sides' devices: of one name, of the client's and the server's, or of one a stage."""
+    names = [name.strip() for name in device.split(",")]
+    if len(names) == 3 and names[0] == names[2]:
+        names = names[:2]
+    if len(names) > 2:
+        raise ConfigError(f"device {device!r} names {len(names)}; give one, or the client's and the server's")
+    devices = [pick_device(name) for name in names]
+    return devices if len(devices) == 2 else devices * 2
+
+
+def _wanted(pairs: Iterable[Pair], codecs: Sequence[Compressors], sizes: Iterable[int]) -> list[Wanted]:
+    """Return every compressor that some choice has at some cut, once."""
+    found: dict[Wanted, None] = {}
+    for each, pair, size in product(codecs, pairs, sizes):
+        for cut, activation, gradient in zip(pair, each.activations, each.gradients, strict=True):
+            found[Wanted(size, ACTIVATION, cut, activation)] = None
+            found[Wanted(size, GRADIENT, cut, gradient)] = None
+    return list(found)
+
+
+def _fastest(choices: Sequence[Choice], link: LinkModel, keep: int) -> Iterator[Choice]:
+    """Yield the ``keep`` fastest choices of each compressor with their times; a bound spares simulating the others."""
+    by_compressor: dict[str, list[tuple[float, Choice]]] = {}
+    for choice in choices:
+        bound = lower_bound(choice.work, choice.chunks, link)
+        by_compressor.setdefault(choice.compressor, []).append((bound, choice))
+    for bounded in by_compressor.values():
+        kept: list[Choice] = []
+        for bound, choice in sorted(bounded, key=lambda pair: pair[0]):
+            if keep and len(kept) >= keep and bound > kept[keep - 1].seconds:
+                break
+            kept.append(replace(choice, seconds=choice.predict(link).seconds))
+            kept.sort(key=lambda each: each.seconds)
+        yield from kept[: keep or None]

@@ -1,0 +1,316 @@
+"""The playground's parts and the whole, without a browser: values are set on the widgets and their traits read."""
+
+import io
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import run_all
+from splitlib.capture import tensors_at_cuts
+from splitlib.cli import _parser, config_from_options
+from splitlib.compressors import COMPRESSORS, decode, make_compressor
+from splitlib.errors import ConfigError
+from splitlib.playground import outlook
+from splitlib.playground.bench import Bench, Codec, rank_note
+from splitlib.playground.choice import Choice, read_words, words
+from splitlib.playground.copying import papermill_parameters, train_command
+from splitlib.playground.lab import Playground
+from splitlib.playground.levels import edges_and_levels
+from splitlib.playground.scene import Scene
+from splitlib.workbook.studies import read_studies
+
+SORT = {"compressor": "sort", "options": {"level_bits": 3, "bin_bits": 2, "edges": "cube_root"}}
+VISION = Choice(profile="smoke", task="cifar10", **SORT)
+TEXT = Choice(profile="smoke", task="cola", compressor="uniform", options={"bits": 4})
+
+
+@pytest.fixture(scope="module")
+def bench():
+    """What is measured once serves every test that does not count it."""
+    return Bench(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def lab(bench):
+    """A playground on that bench; each test sets what it needs."""
+    made = Playground(VISION, bench=bench)
+    made.refresh()
+    return made
+
+
+@pytest.fixture
+def screen(lab):
+    """The same, as it was at first."""
+    lab.controls.show(VISION.filled())
+    for codec, name in ((lab.controls.activations, "sort"), (lab.controls.gradients, "same")):
+        codec.name.value = name
+        for option, value in SORT["options"].items():
+            codec[option].value = value
+    lab.tabs.selected_index = 0
+    lab.refresh()
+    assert lab.problem.value == ""
+    return lab
+
+
+# --- Choices and what is copied --------------------------------------------------------------------------------------
+
+
+def test_a_choice_and_its_parameters_are_the_same():
+    choice = VISION.filled().replace(
+        gradient_compressor="uniform", gradient_options={"bits": 4, "block": 256}, mbit=3.5
+    )
+    assert Choice.from_parameters(**choice.parameters()) == choice
+    assert Choice.from_parameters(**choice.parameters()).config() == choice.config()
+
+
+def test_options_in_words_are_read_back():
+    assert read_words("sort", words(SORT["options"])) == SORT["options"]
+    with pytest.raises(ConfigError, match="has no option 'bits'"):
+        read_words("sort", "bits 4")
+    with pytest.raises(ConfigError, match="'bits many' has no number"):
+        read_words("uniform", "bits many")
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        VISION,
+        TEXT.replace(chunks=2, batch_size=16, epochs=3),
+        Choice(task="rte", partition="custom", cuts="2,5", compressor="power_iteration", options={"rank": 2}),
+        Choice(task="cola", data="real", hub="some/mirror", gradient_compressor="cast"),
+    ],
+    ids=["vision", "text", "custom cuts", "real"],
+)
+def test_the_command_line_means_what_is_on_screen(choice, bench):
+    scene = Scene(choice.filled(), bench)
+    program, *arguments = shlex.split(train_command(scene))[2:]
+    assert program == "splitlib"
+    options = _parser().parse_args(arguments)
+    assert config_from_options(options) == scene.config
+    assert str(options.hub or "") == (choice.hub if choice.data == "real" else "")
+
+
+def test_papermills_parameters_are_those_of_the_notebook():
+    study = next(s for s in read_studies(Path(run_all.__file__).parent / "notebooks") if s.number == "09")
+    values = yaml.safe_load(papermill_parameters(VISION.filled()))
+    assert set(values) | {"fresh"} == set(study.parameters)
+    assert Choice.from_parameters(**values) == VISION.filled()
+
+
+# --- What is measured ------------------------------------------------------------------------------------------------
+
+
+def test_bytes_and_error_are_exact(bench):
+    config = TEXT.replace(chunks=4).config()
+    x = tensors_at_cuts(config, device="cpu")["activation 1"]
+    payloads = [make_compressor("uniform", bits=4).encode(part) for part in x.chunk(4)]
+    found = bench.encoded(config, "activation 1", Codec.of("uniform", {"bits": 4}))
+    back = torch.cat([decode(payload) for payload in payloads])
+    assert found.nbytes == sum(payload.nbytes for payload in payloads)
+    assert found.whole == x.numel() * 4
+    assert found.error == pytest.approx(float((back - x).square().mean() / x.var(correction=0)), rel=1e-5)
+    assert torch.equal(found.decoded(), back)
+
+
+def test_every_compressor_sends_every_tensor_exactly_once(bench):
+    config = VISION.config()
+    for name in COMPRESSORS:
+        codec = Codec.of(name, {})
+        made = [bench.encoded(config, tensor, codec) for tensor in outlook.TENSORS]
+        assert all(0 <= each.error < 2 for each in made), name
+        assert all(each.nbytes > 0 and each.encode > 0 and each.decode > 0 for each in made)
+
+
+def test_an_uneven_batch_counts_the_micro_batches_it_really_makes(bench):
+    config = TEXT.replace(batch_size=9, chunks=4).config()
+    assert outlook.chosen(bench, config).chunks == 3  # 9 samples by 4 make three of three
+
+
+@pytest.mark.parametrize("name", ["sort", "fast", "uniform"])
+def test_drawn_levels_are_the_values_that_arrive(name):
+    x = torch.randn(4096, generator=torch.Generator().manual_seed(0))
+    payload = make_compressor(name, zstd=3).encode(x)
+    edges, levels = edges_and_levels(payload)
+    assert np.isin(decode(payload).numpy(), levels).all()
+    assert edges[0] == pytest.approx(float(x.min())) and edges[-1] == pytest.approx(float(x.max()), rel=1e-5)
+
+
+def test_blocks_and_codecs_without_levels_draw_none():
+    x = torch.randn(512)
+    for codec in (make_compressor("uniform", block=64), make_compressor("none"), make_compressor("power_iteration")):
+        assert [len(found) for found in edges_and_levels(codec.encode(x))] == [0, 0]
+
+
+# --- What is predicted -----------------------------------------------------------------------------------------------
+
+
+def test_a_compressor_pays_exactly_where_its_batch_is_shorter(bench):
+    config = VISION.config()
+    none, other = outlook.compared(bench, config)[1], outlook.chosen(bench, config)
+    assert none.label == outlook.NONE
+    spans = outlook.pays(other, none, 10.0)
+    assert spans and spans[0][0] == outlook.RATES[0], "at 1 Mbit/s five bits a value beat thirty-two"
+    for rate in (2.0, 70.0, 900.0, 40_000.0):
+        link = outlook.LinkModel.symmetric(rate, 10.0)
+        assert (other.seconds(link) < none.seconds(link)) == any(low < rate < high for low, high in spans)
+
+
+def test_rates_in_words():
+    low, high = outlook.RATES[0], outlook.RATES[-1]
+    assert outlook.in_words([]) == "nowhere"
+    assert outlook.in_words([(low, 50.0)]) == "up to 50 Mbit/s"
+    assert outlook.in_words([(low, 50.0), (2000.0, high)]) == "up to 50 Mbit/s, from 2 Gbit/s"
+    assert outlook.in_words([(low, high)]).startswith("at every rate")
+
+
+# --- The screen ------------------------------------------------------------------------------------------------------
+
+
+def picture(lab):
+    """The pixels of the view that is open."""
+    return np.asarray(Image.open(io.BytesIO(lab.views[lab.tabs.selected_index].canvas.image.value)))
+
+
+def test_only_the_controls_that_apply_are_shown(screen):
+    codec = screen.controls.activations
+
+    def shown():
+        return {name for name in ("bits", "level_bits", "edges", "rank", "dtype", "zstd")
+                if codec[name].layout.display != "none"}  # fmt: skip
+
+    assert shown() == {"level_bits", "edges", "zstd"}
+    codec.name.value = "power_iteration"
+    assert shown() == {"rank"}
+    codec.name.value = "none"
+    assert shown() == set()
+    assert screen.controls.hub.layout.display == "none"
+    assert screen.controls.cuts.layout.display == "none"
+    screen.controls.partition.value = "custom"
+    assert screen.controls.cuts.layout.display is None
+
+
+@pytest.mark.parametrize("view", [0, 1, 2, 3])
+def test_moving_a_control_changes_the_figure(screen, view):
+    screen.tabs.selected_index = view
+    before = picture(screen)
+    screen.controls.activations["level_bits"].value = 1
+    assert picture(screen).shape == before.shape
+    assert (picture(screen) != before).any()
+    assert screen.problem.value == ""
+
+
+def test_what_was_measured_is_not_measured_again(screen):
+    counts = screen.bench.counts
+    screen.controls.activations["level_bits"].value = 2
+    before = dict(counts)
+    screen.controls.activations["level_bits"].value = 3
+    screen.controls.rate.value, screen.controls.latency.value = 700.0, 3.0
+    for view in (1, 2, 3, 0):
+        screen.tabs.selected_index = view
+    screen.controls.activations["level_bits"].value = 2
+    assert dict(counts) == before, "nothing of this is new"
+    screen.controls.activations["edges"].value = "equal_count"
+    assert counts["encodes"] == before["encodes"] + 4, "one codec, at four tensors"
+    screen.controls.gradients.name.value = "cast"
+    assert counts["encodes"] == before["encodes"] + 6, "the two gradients only"
+    assert (counts["probes"], counts["timings"]) == (before["probes"], before["timings"])
+
+
+def test_only_the_open_view_is_drawn(screen):
+    draws = [view.canvas.draws for view in screen.views[:4]]
+    screen.controls.rate.value = 123.0
+    assert [view.canvas.draws for view in screen.views[:4]] == [draws[0] + 1, *draws[1:]]
+
+
+def test_the_preset_and_the_slider_are_one_rate(screen):
+    screen.controls.preset.value = "1 Gbit/s"
+    assert screen.controls.read().mbit == 1000.0
+    assert "1 Gbit/s" in screen.answer.value
+    screen.controls.rate.value = 20.0
+    assert screen.controls.preset.value == "by the slider"
+
+
+def test_another_task_brings_its_own_model_and_its_tokens(screen):
+    screen.tabs.selected_index = 2
+    screen.controls.task.value = "cola"
+    assert screen.controls.read().model == "roberta_tiny"
+    assert screen.problem.value == ""
+    assert "embedded acceptability corpus" in screen.views[2].words.value
+    assert screen.views[2].channel.layout.display == "none"
+    screen.views[2].sample.value = 3
+    assert screen.problem.value == ""
+
+
+def test_everything_says_what_it_is_and_of_which_data(screen):
+    for view in range(4):
+        screen.tabs.selected_index = view
+        text = screen.views[view].words.value
+        assert "embedded digits standing in for CIFAR-10" in text
+        assert "real" not in text
+    assert "predicted" in screen.views[0].words.value and "measured" in screen.views[0].words.value
+    assert "predicted" in screen.answer.value
+
+
+# --- Bad input -------------------------------------------------------------------------------------------------------
+
+
+def test_three_micro_batches_of_a_batch_of_two(screen):
+    screen.controls.batch_size.value, screen.controls.chunks.value = 2, 3
+    assert "batch_size 2 is smaller than chunks 3" in screen.problem.value
+    assert screen.answer.value == ""
+    screen.controls.chunks.value = 2
+    assert screen.problem.value == ""
+    assert screen.answer.value
+
+
+def test_more_than_sixteen_bits_a_code(screen):
+    screen.controls.activations["level_bits"].value = 12
+    screen.controls.activations["bin_bits"].value = 8
+    assert "level_bits 12 + bin_bits 8 must come to 1 to 16 bits" in screen.problem.value
+
+
+def test_a_rank_above_the_tensors(screen):
+    screen.controls.activations.name.value = "power_iteration"
+    screen.controls.activations["rank"].value = 40
+    assert "Rank 40 is more than activation 1 has" in screen.problem.value
+    assert "32 x 256 matrix of at most 32 ranks" in screen.problem.value
+    assert screen.answer.value, "the codec takes the highest rank there is: that can be shown"
+
+
+def test_the_highest_rank_is_no_mistake():
+    x = torch.zeros(2, 18, 64)
+    assert rank_note(Codec.of("power_iteration", {"rank": 18}), "activation 1", x) == ""
+    assert "at most 18 ranks" in rank_note(Codec.of("power_iteration", {"rank": "18,19"}), "activation 2", x)
+
+
+@pytest.mark.parametrize(
+    ("cuts", "words"),
+    [("", "give both"), ("3", "need two cuts"), ("9,3", "must rise"), ("a", "must be numbers"), ("3,99", "needs more")],
+)
+def test_impossible_cuts(screen, cuts, words):
+    screen.controls.partition.value = "custom"
+    screen.controls.cuts.value = cuts
+    if not cuts:
+        screen.refresh()
+    assert words in screen.problem.value
+
+
+def test_data_that_is_not_there_is_explained(screen, tmp_path):
+    screen.controls.data.value = "real"
+    screen.controls.hub.value = str(tmp_path)
+    assert "Not possible" in screen.problem.value
+    assert str(tmp_path) in screen.problem.value or "mirror" in screen.problem.value
+
+
+def test_nothing_impossible_can_be_trained(screen):
+    screen.tabs.selected_index = 4
+    assert not screen.train.train.disabled
+    screen.controls.batch_size.value, screen.controls.chunks.value = 2, 3
+    assert screen.train.train.disabled
+    screen.train.train.click()
+    assert screen.train.thread.state == "idle"
