@@ -15,10 +15,11 @@ from splitlib.capture import tensors_at_cuts
 from splitlib.cli import _parser, config_from_options
 from splitlib.compressors import COMPRESSORS, decode, make_compressor
 from splitlib.errors import ConfigError
+from splitlib.planner.candidates import parse_compressor
 from splitlib.playground import outlook
 from splitlib.playground.bench import Bench, Codec, rank_note
 from splitlib.playground.choice import Choice, read_words, words
-from splitlib.playground.copying import papermill_parameters, train_command
+from splitlib.playground.copying import papermill_parameters, plan_command, train_command
 from splitlib.playground.lab import Playground
 from splitlib.playground.levels import edges_and_levels
 from splitlib.playground.scene import Scene
@@ -47,10 +48,6 @@ def lab(bench):
 def screen(lab):
     """The same, as it was at first."""
     lab.controls.show(VISION.filled())
-    for codec, name in ((lab.controls.activations, "sort"), (lab.controls.gradients, "same")):
-        codec.name.value = name
-        for option, value in SORT["options"].items():
-            codec[option].value = value
     lab.tabs.selected_index = 0
     lab.refresh()
     assert lab.problem.value == ""
@@ -93,6 +90,19 @@ def test_the_command_line_means_what_is_on_screen(choice, bench):
     options = _parser().parse_args(arguments)
     assert config_from_options(options) == scene.config
     assert str(options.hub or "") == (choice.hub if choice.data == "real" else "")
+
+
+def test_the_plan_command_asks_for_what_is_on_screen(bench):
+    choice = TEXT.replace(gradient_compressor="sort", gradient_options={"level_bits": 3, "bin_bits": 2}, chunks=2)
+    scene = Scene(choice.filled(), bench)
+    options = _parser().parse_args(shlex.split(plan_command(scene))[3:])
+    base = config_from_options(options)
+    (compressor,), (cuts,), (chunks,) = options.compressors, options.cuts, options.chunks
+    assert (
+        base.replace(partition=cuts, chunks=chunks, epochs=scene.config.epochs, **parse_compressor(compressor))
+        == scene.config
+    )
+    assert (options.link, options.latency) == ("50Mbit", "10ms")
 
 
 def test_papermills_parameters_are_those_of_the_notebook():
@@ -216,7 +226,7 @@ def test_what_was_measured_is_not_measured_again(screen):
     assert dict(counts) == before, "nothing of this is new"
     screen.controls.activations["edges"].value = "equal_count"
     assert counts["encodes"] == before["encodes"] + 4, "one codec, at four tensors"
-    screen.controls.gradients.name.value = "cast"
+    screen.controls.gradients.name.value = "fast"
     assert counts["encodes"] == before["encodes"] + 6, "the two gradients only"
     assert (counts["probes"], counts["timings"]) == (before["probes"], before["timings"])
 

@@ -55,7 +55,8 @@ class Choice:
             ConfigError: no run can be like this; the message says why and what to change.
         """
         document, scaled = self._document(), self._profile()
-        made: dict[str, Any] = {"chunks": self.chunks, "epochs": self.epochs}
+        made: dict[str, Any] = {"chunks": self.chunks} if self.chunks else {}
+        made |= {"epochs": self.epochs} if self.epochs else {}
         made |= {"batch_size": self.batch_size} if self.batch_size else {}
         made |= {"partition": self.partition} if self.partition else {}
         made |= {"cuts": self.cuts} if self.partition == "custom" else {}

@@ -86,6 +86,9 @@ class Controls:
         """Set every control to ``choice``."""
         with self._quietly():
             kind = task_kind(choice.task)
+            self.task.value, self.data.value, self.hub.value = choice.task, choice.data, choice.hub
+            self.activations.show(choice.compressor, choice.options)
+            self.gradients.show(choice.gradient_compressor, choice.gradient_options)
             _choose(self.model, MODELS[kind], choice.model)
             _choose(self.partition, [*PARTITIONS[kind][1:], "custom"], choice.partition)
             self.cuts.value, self.batch_size.value, self.chunks.value = choice.cuts, choice.batch_size, choice.chunks
@@ -110,10 +113,7 @@ class Controls:
         """Another task, or other data, brings its usual model, partition and batch."""
         if self._quiet:
             return
-        usual = self._base.replace(task=self.task.value, data=self.data.value, model="", partition="", batch_size=0)
-        self.show(usual.replace(
-            chunks=self.chunks.value, mbit=self.rate.value, latency_ms=self.latency.value, epochs=self.epochs.value
-        ).filled())  # fmt: skip
+        self.show(self.read().replace(model="", partition="", cuts="", batch_size=0).filled())
         self._changed()
 
     def _on_rate(self, change: Any) -> None:
@@ -182,6 +182,13 @@ class CodecControls:
         known = parameters(COMPRESSORS[self.name.value]) if self._known() else {}
         values = {option: self._options[option].value for option in known}
         return {option: value for option, value in values.items() if option in _SIZES or value != known[option]}
+
+    def show(self, name: str, options: Mapping[str, Any]) -> None:
+        """Set the name, and its options as far as they are given."""
+        self.name.value = name
+        for option, value in options.items():
+            self._options[option].value = value
+        self.arrange()
 
     def arrange(self) -> None:
         """Show what applies."""

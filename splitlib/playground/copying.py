@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 import ipywidgets
 
-from splitlib.command import command_line
+from splitlib.command import command_line, link_arguments
+from splitlib.config import RunConfig
 from splitlib.pipeline.remote.link import Link
-from splitlib.playground.choice import Choice
+from splitlib.playground.choice import SAME, Choice
 from splitlib.playground.scene import Scene
 
 NOTEBOOK = "notebooks/09_playground.ipynb"
@@ -23,8 +24,35 @@ def train_command(scene: Scene) -> str:
 
 def client_command(scene: Scene) -> str:
     """Return the command that trains it with the body on another machine, over a link shaped like the chosen one."""
-    link = Link(rate_mbit=scene.choice.mbit, latency_ms=scene.choice.latency_ms)
-    return command_line(scene.config.replace(engine="two_machines"), link=link) + _hub(scene.choice)
+    return command_line(scene.config.replace(engine="two_machines"), link=_link(scene)) + _hub(scene.choice)
+
+
+def plan_command(scene: Scene) -> str:
+    """Return the command that measures and predicts what is on screen anew, outside of this notebook."""
+    choice, config, link = scene.choice, scene.config, _link(scene)
+    usual = choice.replace(
+        compressor="none", options={}, gradient_compressor=SAME, partition="", cuts="", chunks=0, epochs=0
+    )
+    words = shlex.split(command_line(usual.config()).replace(" splitlib run", " splitlib plan", 1))
+    words += [*link_arguments(link), "--cuts", config.cuts or str(config.partition)]
+    words += ["--compressors", _specification(config), "--chunks", str(config.chunks)]
+    return shlex.join(words) + _hub(choice)
+
+
+def _specification(config: RunConfig) -> str:
+    """Return the compressors as ``plan`` writes them: ``sort:level_bits=6+cast``."""
+    pairs = [(config.compressor, config.compressor_options)]
+    if config.gradient_compressor != SAME:
+        pairs.append((config.gradient_compressor, config.gradient_options))
+    written = []
+    for name, options in pairs:
+        values = ",".join(f"{option}={value}" for option, value in options.items())
+        written.append(f"{name}:{values}" if values else name)
+    return "+".join(written)
+
+
+def _link(scene: Scene) -> Link:
+    return Link(rate_mbit=scene.choice.mbit, latency_ms=scene.choice.latency_ms)
 
 
 def papermill_parameters(choice: Choice) -> str:
@@ -37,7 +65,7 @@ def papermill_parameters(choice: Choice) -> str:
 
 def papermill_command(choice: Choice) -> str:
     """Return the command that executes this notebook on what is on screen."""
-    return f"papermill {NOTEBOOK} runs/playground.ipynb -y {shlex.quote(papermill_parameters(choice))}"
+    return f"papermill {NOTEBOOK} playground.ipynb -y {shlex.quote(papermill_parameters(choice))}"
 
 
 def parameter_lines(choice: Choice) -> str:
@@ -51,14 +79,15 @@ def _hub(choice: Choice) -> str:
 
 TEXTS: dict[str, Callable[[Scene], str]] = {
     "As a command: train this": train_command,
-    "As a command: the same on two machines, over this link (start python -m splitlib server first)": client_command,
+    "As a command: predict its time per batch over this link": plan_command,
+    "As a command: train it on two machines, over such a link (start python -m splitlib server first)": client_command,
     "As parameters: of this notebook's second cell": lambda scene: parameter_lines(scene.choice.filled()),
     "As parameters: for papermill": lambda scene: papermill_command(scene.choice.filled()),
 }
 
 
 class Copy:
-    """A text area for each kind of text; a click into one selects all of it in every browser by Ctrl-A, Ctrl-C."""
+    """A text area for each kind of text; Ctrl-A and Ctrl-C in one copy all of it."""
 
     title = "Copy"
 
