@@ -1,7 +1,9 @@
 """The notebooks as a visitor sees them: JupyterLab in Debian's Chromium, driven by Playwright.
 
 Needs Chromium (``apt-get install chromium``); skips elsewhere and says so. Screenshots are kept in the test's own
-folder, or in the one that ``SPLITLIB_SCREENSHOTS`` names.
+folder under the profile ``smoke``, or in the folder that ``SPLITLIB_SCREENSHOTS`` names under ``quick``. The README's:
+
+    SPLITLIB_SCREENSHOTS=figures/screenshots make test ARGS="-m browser"
 """
 
 from __future__ import annotations
@@ -26,12 +28,12 @@ EPOCHS = 20  # the largest value of the slider
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(480)]
 
 
-def copy_for_smoke(name: str, served: Path) -> None:
-    """Copy a notebook to where it may be changed, with the profile ``smoke``."""
+def copy_of(name: str, served: Path, profile: str) -> None:
+    """Copy a notebook to where it may be changed, with another profile."""
     text = (ROOT / "notebooks" / name).read_text()
     assert text.count(r"profile: str = \"quick\"") == 1
     served.mkdir()
-    (served / name).write_text(text.replace(r"profile: str = \"quick\"", r"profile: str = \"smoke\""))
+    (served / name).write_text(text.replace(r"profile: str = \"quick\"", rf"profile: str = \"{profile}\""))
 
 
 @contextlib.contextmanager
@@ -39,8 +41,9 @@ def visitor_of(notebook: str, folder: Path) -> Iterator[Visit]:
     """Someone before JupyterLab, in a browser, with a copy of this notebook; skip if the machine has none."""
     if reason := missing():
         pytest.skip(f"the browser test needs {reason}")
-    copy_for_smoke(notebook, folder / "served")
-    screenshots = Path(os.environ.get("SPLITLIB_SCREENSHOTS") or folder / "screenshots")
+    kept = os.environ.get("SPLITLIB_SCREENSHOTS")
+    copy_of(notebook, folder / "served", "quick" if kept else "smoke")
+    screenshots = Path(kept or folder / "screenshots")
     with nothing_left_behind() as mark:
         with jupyter_lab(folder / "served", folder, mark) as lab, visit(lab, folder, screenshots, mark) as visitor:
             yield visitor
@@ -80,9 +83,14 @@ def moves_sliders(visitor: Visit) -> None:
     assert "ms a batch" in answer
     visitor.move_slider("link rate", "ArrowRight", "ArrowRight")
     visitor.drawn(image, "the figure to follow the link's rate", before=figure)
-    visitor.until("the answer to follow the link's rate", lambda: visitor.text(".splitlib-answer") != answer)
-    settles(visitor)
+    visitor.until("the answer to be about the slider's rate", lambda: f"Over {rate(visitor)}," in settles(visitor))
+    assert settles(visitor) != answer
     visitor.screenshot("playground_which_pays", playground(visitor))
+
+
+def rate(visitor: Visit) -> str:
+    """Return the link's rate as it stands under its slider."""
+    return visitor.text(".splitlib-rate").partition(",")[0]
 
 
 def sees_each_view(visitor: Visit) -> None:
@@ -134,6 +142,7 @@ def trains_and_stops(visitor: Visit) -> None:
     image = visitor.page.locator("img.splitlib-train")
     first = visitor.drawn(image, "the live curve", seconds=60)
     visitor.drawn(image, "the live curve to move", before=first)
+    visitor.until("two epochs and a part", lambda: share_trained(visitor) > 2 / EPOCHS, 200)
     visitor.screenshot("playground_train_this", playground(visitor))
     visitor.page.locator(".splitlib-stop-button").click()
     status = re.compile(r"stopped at step (\d+) of (\d+)")
@@ -141,6 +150,12 @@ def trains_and_stops(visitor: Visit) -> None:
     done, total = map(int, stopped.groups())
     assert 0 < done < total
     assert total % EPOCHS == 0, "as many epochs as the slider says"
+
+
+def share_trained(visitor: Visit) -> float:
+    """Return how much of the run is done, by its words."""
+    words = re.search(r"step (\d+) of (\d+)", visitor.text(".splitlib-train-status"))
+    return int(words[1]) / int(words[2]) if words else 0.0
 
 
 def copies(visitor: Visit) -> None:
