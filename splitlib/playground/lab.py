@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ class Playground:
         self.problem.add_class("splitlib-problem-box")
         self.bar = ipywidgets.FloatProgress(min=0, max=1, layout=ipywidgets.Layout(width="200px", visibility="hidden"))
         self.doing = ipywidgets.HTML()
-        self.train = Train(self._changed, self._trained, self.controls.epochs)
+        self.train = Train(self._changed, self._trained, self.controls.epochs, self._scene, self._in_turn)
         self.copy = Copy()
         self.views: list[Any] = [
             Cheapest(self._changed), AtTheCut(self._changed), Seen(self._changed), Timeline(self._changed),
@@ -111,8 +112,22 @@ class Playground:
         self.bench.hub = Path(choice.hub) if choice.hub else None
         return Scene(choice, self.bench)
 
+    def _in_turn(self, do: Callable[[], None]) -> None:
+        """Do it in the event loop's thread, after what waits there; at once where no loop runs.
+
+        JupyterLab sends what widgets say over a subshell of the kernel: their callbacks run in another thread, in which
+        the loop's own ``call_later`` would not wake it.
+        """
+        if self._loop is None or not self._loop.is_running():
+            do()
+        else:
+            self._loop.call_soon_threadsafe(do)
+
     def _changed(self) -> None:
         """Refresh soon, in one go with what else changes; at once where no event loop runs."""
+        self._in_turn(self._refresh_soon)
+
+    def _refresh_soon(self) -> None:
         if self._loop is None or not self._loop.is_running():
             self.refresh()
             return
@@ -128,10 +143,7 @@ class Playground:
 
     def _trained(self) -> None:
         """Called from the training thread: draw in the event loop's thread, and not after every step."""
-        if self._loop is None or not self._loop.is_running():
-            self._show_training()
-        else:
-            self._loop.call_soon_threadsafe(self._show_training)
+        self._in_turn(self._show_training)
 
     def _show_training(self) -> None:
         ended = not self.train.thread.running or self.train.thread.record is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from html import escape
 
 import ipywidgets
@@ -10,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from splitlib.config import RunConfig
+from splitlib.errors import SplitlibError
 from splitlib.playground import outlook, training
 from splitlib.playground.scene import Scene
 from splitlib.playground.training import TrainingThread
@@ -25,7 +27,16 @@ class Train(View):
 
     title = "Train this"
 
-    def __init__(self, again: Callable[[], None], notify: Callable[[], None], epochs: ipywidgets.Widget) -> None:
+    def __init__(
+        self,
+        again: Callable[[], None],
+        notify: Callable[[], None],
+        epochs: ipywidgets.Widget,
+        read: Callable[[], Scene],
+        in_turn: Callable[[Callable[[], None]], None],
+    ) -> None:
+        """``read`` tells what is on screen, ``in_turn`` does something in the thread that draws."""
+        self._read, self._in_turn = read, in_turn
         self.thread = TrainingThread(notify)
         self._epochs = epochs
         self._scene: Scene | None = None
@@ -39,7 +50,7 @@ class Train(View):
         self.stop = ipywidgets.Button(description="Stop", icon="stop", disabled=True)
         for button, name in ((self.train, "train"), (self.stop, "stop")):
             button.add_class(f"splitlib-{name}-button")
-        self.train.on_click(lambda _: self._start())
+        self.train.on_click(lambda _: self._in_turn(self._start))
         self.stop.on_click(lambda _: self._end())
         self.bar = ipywidgets.FloatProgress(min=0, max=1, layout=ipywidgets.Layout(width="300px"))
         self.status = ipywidgets.HTML()
@@ -83,14 +94,16 @@ class Train(View):
         self.train.disabled = True
 
     def _start(self) -> None:
-        if self._scene is not None:
-            self._training = self._scene
-            self.thread.start(self._scene.config, hub=self._scene.bench.hub, device=self._scene.bench.device)
+        """Train what the controls say now: one may have moved since the last drawing."""
+        with suppress(SplitlibError):  # which the drawing that is due explains
+            scene = self._read()
+            self._training = scene
+            self.thread.start(scene.config, hub=scene.bench.hub, device=scene.bench.device)
             self.show_progress()
 
     def _end(self) -> None:
         self.thread.stop()
-        self.show_progress()
+        self._in_turn(self.show_progress)
 
     def _paint(self, drawing: Figure) -> None:
         losses, metrics = drawing.subplots(1, 2)
