@@ -89,7 +89,10 @@ def metric_by_epoch(ax: Axes, runs: Mapping[str, Sequence[RunRecord]], quantity:
             ax.fill_between(epochs, curves.min(), curves.max(), color=style["color"], alpha=0.15, linewidth=0)
     ax.set(xlabel="epoch", ylabel=name)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # there is no epoch 1.5
-    ax.legend(ncols=1 + (len(runs) > 8), fontsize=10 if len(runs) <= 6 else 8)
+    if len(runs) <= 6:
+        ax.legend()
+    else:  # beside the panel: inside it would cover the curves
+        ax.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def ranges_and_points(ax: Axes, ranges: pd.DataFrame, points: Mapping[str, Sequence[float]]) -> None:
