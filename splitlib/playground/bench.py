@@ -188,7 +188,7 @@ def _single_samples_explained(config: RunConfig) -> Iterator[None]:
         if "more than 1 value per channel" not in str(error):
             raise
         raise ConfigError(
-            f"batch_size {config.batch_size} in {config.chunks} micro-batches leaves single samples, and {config.model} "
+            f"batch_size {config.batch_size} in {config.chunks} micro-batches leaves single samples; {config.model} "
             "has no statistics of a single value for batch norm here; choose fewer chunks or a larger batch_size"
         ) from error
 
