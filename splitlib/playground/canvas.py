@@ -8,6 +8,7 @@ from collections.abc import Callable
 import ipywidgets
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, FigureBase
 
@@ -54,7 +55,7 @@ class Canvas:
         width, height = self.size
         with mpl.rc_context(_STYLE):
             drawing = plt.figure(figsize=(width, height + _TITLE))
-            head, body = drawing.subfigures(2, 1, height_ratios=[_TITLE, height])
+            head, body = np.ravel(drawing.subfigures(2, 1, height_ratios=[_TITLE, height]))
             head.suptitle(title, fontsize=9, y=0.5, va="center")
             self._paint(body)
         return drawing

@@ -96,6 +96,9 @@ class Playground:
             self.problem.value = _problem("Not possible:", str(error))
             self.answer.value = ""
             self.train.blocked()
+        except Exception as error:  # a bug; from an event loop its traceback would go unseen
+            self.problem.value = _problem("A bug, please report it:", f"{type(error).__name__}: {error}")
+            raise
         finally:
             self._report("", 0.0)
 

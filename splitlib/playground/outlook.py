@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +69,7 @@ def candidate(bench: Bench, config: RunConfig, label: str, activations: Codec, g
     """Measure what is not measured yet of one pair of compressors, and put their costs together."""
     passes = bench.stage_times(config)
     encoded = {name: bench.encoded(config, name, activations if name[0] == "a" else gradients) for name in TENSORS}
-    messages = {name.replace(" ", "_"): _message(one) for name, one in encoded.items()}
+    messages: dict[str, Any] = {name.replace(" ", "_"): _message(one) for name, one in encoded.items()}
     chunks = len(encoded[TENSORS[0]].payloads)
     return Candidate(label=label, encoded=encoded, work=dataclasses.replace(passes, **messages), chunks=chunks)
 

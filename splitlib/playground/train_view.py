@@ -8,7 +8,7 @@ from html import escape
 
 import ipywidgets
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 
 from splitlib.config import RunConfig
 from splitlib.errors import SplitlibError
@@ -105,7 +105,7 @@ class Train(View):
         self.thread.stop()
         self._in_turn(self.show_progress)
 
-    def _paint(self, drawing: Figure) -> None:
+    def _paint(self, drawing: FigureBase) -> None:
         losses, metrics = drawing.subplots(1, 2)
         drawing.subplots_adjust(left=0.08, right=0.985, top=0.88, bottom=0.12, wspace=0.2)
         thread, unit = self.thread, "step" if self.thread.losses else "epoch"

@@ -39,8 +39,17 @@ def time_and_where_it_pays(
     rates = times.index.to_numpy(float)
     for position, name in enumerate(times.columns):
         colour, marker = COLOURS[position - 1], MARKERS[position % len(MARKERS)]  # the first is black, -1
-        heavy = {"linewidth": 3, "alpha": 0.45} if not position else {"linewidth": 1.3}
-        above.plot(rates, 1e3 * times[name], color=colour, marker=marker, markersize=4, label=name, **heavy)
+        width, alpha = (3.0, 0.45) if not position else (1.3, 1.0)
+        above.plot(
+            rates,
+            1e3 * times[name],
+            color=colour,
+            marker=marker,
+            markersize=4,
+            label=name,
+            linewidth=width,
+            alpha=alpha,
+        )
         if name in spans:
             row = list(spans).index(name)
             for low, high in spans[name]:
