@@ -174,7 +174,7 @@ def visit(lab: Lab, folder: Path, screenshots: Path, mark: Mapping[str, str]) ->
             executable_path=chromium(),
             args=list(SWITCHES),
             env={**os.environ, **mark},
-            viewport={"width": 1400, "height": 1000},
+            viewport={"width": 1400, "height": 1100},
         )
         try:
             seen = Visit(browser.pages[0], lab, screenshots)
