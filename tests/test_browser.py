@@ -108,7 +108,7 @@ def sees_each_view(visitor: Visit) -> None:
     compressor.select_option(label="sort")
 
     image = visitor.page.locator("img.splitlib-seen")
-    visitor.tab("Original and decoded")
+    visitor.tab("Before and after")
     before = visitor.drawn(image, "the decoded picture")
     visitor.move_slider("channel")
     visitor.drawn(image, "the picture to follow the channel", before=before)

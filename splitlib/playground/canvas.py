@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from typing import Any
 
 import ipywidgets
 import matplotlib as mpl
 import matplotlib.pyplot as plt
-import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, FigureBase
 
@@ -55,7 +55,8 @@ class Canvas:
         width, height = self.size
         with mpl.rc_context(_STYLE):
             drawing = plt.figure(figsize=(width, height + _TITLE))
-            head, body = np.ravel(drawing.subfigures(2, 1, height_ratios=[_TITLE, height]))
+            panels: Any = drawing.subfigures(2, 1, height_ratios=[_TITLE, height])
+            head, body = panels
             head.suptitle(title, fontsize=9, y=0.5, va="center")
             self._paint(body)
         return drawing

@@ -121,7 +121,7 @@ class AtTheCut(View):
 class Seen(View):
     """A feature map before and after the codec; for text, the error of each token."""
 
-    title = "Original and decoded"
+    title = "Before and after"
 
     def own_controls(self) -> list[ipywidgets.Widget]:
         """Return which tensor, sample and channel."""
