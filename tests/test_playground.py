@@ -20,7 +20,7 @@ from splitlib.playground import outlook
 from splitlib.playground.bench import Bench, Codec, rank_note
 from splitlib.playground.choice import Choice, read_words, words
 from splitlib.playground.copying import papermill_parameters, plan_command, train_command
-from splitlib.playground.lab import Playground
+from splitlib.playground.lab import TOLERABLE_ERROR, Playground
 from splitlib.playground.levels import edges_and_levels
 from splitlib.playground.scene import Scene
 from splitlib.workbook.studies import read_studies
@@ -326,3 +326,15 @@ def test_nothing_impossible_can_be_trained(screen):
     assert screen.train.train.disabled
     screen.train.train.click()
     assert screen.train.thread.state == "idle"
+
+
+def test_a_compressor_that_loses_the_tensor_is_not_recommended(screen):
+    """On a slow link the fewest bits are fastest; the answer at the top passes over those with too large an error."""
+    screen.controls.show(VISION.filled().replace(mbit=1.0))
+    screen.refresh()
+    scene = screen._scene()
+    fastest = min(scene.compared, key=lambda each: each.seconds(scene.link))
+    assert fastest.worst > TOLERABLE_ERROR, "else this shows nothing"
+    recommended = screen.answer.value.split("fastest with an error up to 0.1: ")[1].split(",")[0]
+    (found,) = [each for each in scene.compared if each.label == recommended]
+    assert found.worst <= TOLERABLE_ERROR

@@ -28,6 +28,7 @@ from splitlib.playground.train_view import Train
 from splitlib.playground.views import AtTheCut, Cheapest, Seen, Timeline
 
 SETTLE_SECONDS = 0.06  # a slider that moves sends a value every few milliseconds
+TOLERABLE_ERROR = 0.1  # of the variance; what is sent with more is not recommended
 REDRAW_SECONDS = 0.4  # of the live curve, at most so often
 CSS = """<style>
 .splitlib-group {font-weight: 600; margin-top: 8px; width: 310px}
@@ -36,7 +37,7 @@ CSS = """<style>
 .splitlib-answer {font-size: 14px; line-height: 20px; padding: 6px 10px; border-left: 4px solid #0072B2}
 .splitlib-problem {font-size: 14px; line-height: 20px; padding: 6px 10px; border-left: 4px solid #D55E00}
 .splitlib-note {font-size: 12px; line-height: 16px; color: var(--jp-ui-font-color2, #555); margin: 2px 0}
-.splitlib-playground .lm-TabBar-tab {flex: 0 0 150px !important; max-width: none !important}
+.splitlib-playground .lm-TabBar-tab {flex: 0 0 142px !important; max-width: none !important}
 .splitlib-table {font-size: 12px; line-height: 17px; border-collapse: collapse}
 .splitlib-table th {text-align: left; padding: 2px 10px 2px 4px; border-bottom: 1px solid #999; vertical-align: bottom}
 .splitlib-table td {text-align: left; padding: 2px 10px 2px 4px; border-bottom: 1px solid #ddd}
@@ -158,12 +159,14 @@ class Playground:
 def _answer(scene: Scene) -> str:
     """Return the sentence at the top: how long a batch takes over the link, and what would be fastest."""
     chosen, none = scene.chosen.seconds(scene.link), scene.none.seconds(scene.link)
-    best = min(scene.compared, key=lambda each: each.seconds(scene.link))
+    tolerable = [each for each in scene.compared if each.worst <= TOLERABLE_ERROR]
+    best = min(tolerable, key=lambda each: each.seconds(scene.link))
     words = f"Over {scene.link_words}: <b>{_ms(chosen)}</b> a batch predicted with {escape(scene.codec_words)}, "
     words += f"{_ms(none)} uncompressed"
+    bound = f"with an error up to {TOLERABLE_ERROR:g}"
     if best.label == outlook.CHOSEN or best.seconds(scene.link) >= chosen:
-        return words + "; none of the compared compressors is faster here."
-    return words + f"; fastest here: {escape(best.label)}, {_ms(best.seconds(scene.link))} (error {best.worst:.1e})."
+        return f"{words}; nothing compared is faster {bound}."
+    return f"{words}; fastest {bound}: {escape(best.label)}, {_ms(best.seconds(scene.link))}."
 
 
 def _problem(kind: str, text: str) -> str:
