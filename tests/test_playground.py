@@ -330,7 +330,7 @@ def test_nothing_impossible_can_be_trained(screen):
 
 def test_a_compressor_that_loses_the_tensor_is_not_recommended(screen):
     """On a slow link the fewest bits are fastest; the answer at the top passes over those with too large an error."""
-    screen.controls.show(VISION.filled().replace(mbit=1.0))
+    screen.controls.show(VISION.replace(compressor="none", options={}, mbit=1.0).filled())
     screen.refresh()
     scene = screen._scene()
     fastest = min(scene.compared, key=lambda each: each.seconds(scene.link))
