@@ -57,6 +57,7 @@ def test_one_replica_is_the_unsplit_run_bit_for_bit():
     assert replica.config == REPLICA and replica.environment["hardware"] == alone.environment["hardware"]
 
 
+@pytest.mark.slow
 def test_two_replicas_under_torchrun_are_two_micro_batches(tmp_path):
     """Also their dropout is the same: a replica draws for its share what a pipeline draws for that micro-batch."""
     config = REPLICA.replace(replicas=2)
@@ -108,6 +109,7 @@ def test_gradients_of_two_replicas_are_the_whole_batchs(tmp_path):
 # --- Living and dying together ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_killed_replica_ends_the_run_with_its_name_and_the_next_run_goes_on():
     config = REPLICA.replace(replicas=2, epochs=20)
     seen = []

@@ -18,6 +18,7 @@ PORT = 29511
 SERVER_ADDRESS = ADDRESSES[0]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_shaped_link_between_two_namespaces(tmp_path):
     """Over a real 4 Mbit/s a batch takes what its bytes take, and 8 bits take less than half as long."""

@@ -114,6 +114,7 @@ def test_a_killed_server_ends_the_client_and_frees_the_port():
             pass
 
 
+@pytest.mark.slow
 def test_killed_sides_resume_with_the_bits_of_an_uninterrupted_run(server, tmp_path, monkeypatch):
     """Client and server are killed in turn, always in the middle of a batch; each time the other side is told why."""
     arguments = ["--epochs", "3", "--compressor", "power_iteration", "--seed", "5"]
@@ -133,6 +134,7 @@ def test_killed_sides_resume_with_the_bits_of_an_uninterrupted_run(server, tmp_p
     assert losses(resumed) == expected
 
 
+@pytest.mark.slow
 def test_a_server_started_again_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr("splitlib.training.CHECKPOINT_SECONDS", 0.0)
     config = TEXT.replace(epochs=2, compressor="sort", seed=3)
@@ -154,6 +156,7 @@ def test_a_server_started_again_goes_on_from_its_checkpoint(tmp_path, monkeypatc
         assert any("from step 2 of 6" in line for line in second.log)
 
 
+@pytest.mark.slow
 def test_torchrun_starts_the_pair():
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "splitlib", "pair", *SMALL]
     done = subprocess.run(command, capture_output=True, text=True, timeout=110)
