@@ -18,8 +18,9 @@ FOLDER = Path(run_all.__file__).parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 # Without notebooks the tests below have no cases and are reported as skipped.
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-# CI's minutes are enough for one of the studies; the browser's test executes the playground as well.
-EXECUTED = [path if path.stem[:2] == "01" else pytest.param(path, marks=pytest.mark.slow) for path in NOTEBOOKS]
+# These start many processes and servers, or (09) are executed by the browser's test as well.
+SLOW = ("02", "04", "05", "09", "10")
+EXECUTED = [pytest.param(p, marks=pytest.mark.slow if p.stem[:2] in SLOW else ()) for p in NOTEBOOKS]
 PLAYGROUND = "09_playground.ipynb"  # its views stand below it as figures
 CELLS = range(12, 43)  # 40 and the explore section's own
 MEDIAN_CODE_LINES = 8
@@ -116,7 +117,7 @@ def test_is_short(path: Path) -> None:
 
 @pytest.mark.notebook
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("path", EXECUTED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", EXECUTED, ids=[path.stem for path in NOTEBOOKS])
 def test_executes_under_smoke(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Records and checkpoints go to the test's own folder (see conftest.py), so everything is trained here."""
     code = run_all.main(["--profile", "smoke", "--only", path.name[:2], "--runs", str(tmp_path / "runs")])
