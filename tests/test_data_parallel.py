@@ -109,6 +109,7 @@ def test_gradients_of_two_replicas_are_the_whole_batchs(tmp_path):
 # --- Living and dying together ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_killed_replica_ends_the_run_with_its_name_and_the_next_run_goes_on():
     config = REPLICA.replace(replicas=2, epochs=20)
     seen = []

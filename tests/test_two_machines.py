@@ -114,6 +114,7 @@ def test_a_killed_server_ends_the_client_and_frees_the_port():
             pass
 
 
+@pytest.mark.slow
 def test_killed_sides_resume_with_the_bits_of_an_uninterrupted_run(server, tmp_path, monkeypatch):
     """Client and server are killed in turn, always in the middle of a batch; each time the other side is told why."""
     arguments = ["--epochs", "3", "--compressor", "power_iteration", "--seed", "5"]
