@@ -2,8 +2,9 @@
 
 import torch
 
-from splitlib import experiment
+from splitlib import cli, experiment
 from splitlib.config import RunConfig
+from splitlib.measuring import batches as measuring
 from splitlib.training import Trainer
 
 TINY = RunConfig(
@@ -36,3 +37,21 @@ TINY_VISION = RunConfig(
 def trainer_of(config: RunConfig) -> Trainer:
     """A trainer on the CPU, built as :func:`splitlib.run` builds it."""
     return experiment.prepare(config, None, torch.device("cpu"))
+
+
+def timing_of(config: RunConfig, **options) -> measuring.BatchTiming:
+    """The timing of one config alone."""
+    return measuring.measure_in_turn({"": config}, **options)[""]
+
+
+def refused_in_one_line(arguments: list[str], words: list[str], capsys) -> None:
+    """The command line refuses the arguments with one line that holds all the words."""
+    try:
+        status = cli.main(arguments)
+    except SystemExit as stop:
+        status = stop.code
+    error = capsys.readouterr().err
+    assert status == 2
+    assert error.count("\n") == 1, error
+    for word in words:
+        assert word in error

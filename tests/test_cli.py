@@ -13,6 +13,7 @@ from splitlib.compressors import compressor_options
 from splitlib.config import setting_fields
 from splitlib.models.inserted import insert_options
 from splitlib.results import all_records, read_record
+from tests.support import refused_in_one_line
 
 SMOKE = ["run", "--profile", "smoke"]
 
@@ -94,15 +95,7 @@ def test_a_client_is_one_of_two_machines_whatever_else_it_is_given():
 def test_mistakes_with_two_machines_are_one_line(arguments, words, capsys, monkeypatch, tmp_path):
     monkeypatch.delenv("SPLITLIB_SECRET", raising=False)
     small = ["--profile", "smoke"] if arguments[0] in ("client", "pair") else []
-    try:
-        status = cli.main([*arguments, *small])
-    except SystemExit as stop:
-        status = stop.code
-    error = capsys.readouterr().err
-    assert status == 2
-    assert error.count("\n") == 1, error
-    for word in words:
-        assert word in error
+    refused_in_one_line([*arguments, *small], words, capsys)
     assert not (tmp_path / "results").exists() and not (tmp_path / "checkpoints").exists()
 
 
@@ -143,15 +136,7 @@ def test_insert_parameters_reach_the_config():
     ],
 )
 def test_mistakes_are_one_line_and_write_nothing(arguments, words, capsys, tmp_path):
-    try:
-        status = cli.main([*SMOKE, *arguments])
-    except SystemExit as stop:
-        status = stop.code
-    error = capsys.readouterr().err
-    assert status == 2
-    assert error.count("\n") == 1, error
-    for word in words:
-        assert word in error
+    refused_in_one_line([*SMOKE, *arguments], words, capsys)
     assert not (tmp_path / "results").exists() and not (tmp_path / "checkpoints").exists()
 
 

@@ -20,7 +20,7 @@ from splitlib.pipeline.predict import LinkModel, predict
 from splitlib.pipeline.remote.link import Link
 from splitlib.pipeline.remote.simulated import SimulatedServer
 from splitlib.timeline import Span
-from tests.support import TINY, trainer_of
+from tests.support import TINY, timing_of, trainer_of
 
 SORT = TINY.replace(compressor="sort", compressor_options={"level_bits": 6, "bin_bits": 2})
 FEW = {"batches": 3, "warmup": 1}
@@ -64,7 +64,7 @@ def test_a_second_call_measures_nothing(measured):
     again = measuring.measure_in_turn({"none": TINY, "sort": SORT}, devices=["cpu"], **FEW)
     texts = [json.dumps([timing.to_dict() for timing in timed.values()]) for timed in (again, measured)]
     assert texts[0] == texts[1]
-    fresh = measuring.measure_batches(SORT, devices=["cpu"], fresh=True, batches=1, warmup=0)
+    fresh = timing_of(SORT, devices=["cpu"], fresh=True, batches=1, warmup=0)
     assert fresh.together != measured["sort"].together
     assert timings.load_together([TINY, SORT], ["cpu"]) is None, "a ratio needs times that were measured together"
     assert timings.load_together([TINY], ["cpu"], batches=3) is not None
@@ -99,7 +99,7 @@ def test_a_damaged_timing_is_named(tmp_path):
 
 def test_impossible_counts_are_refused():
     with pytest.raises(ConfigError, match="batches must be at least 1"):
-        measuring.measure_batches(TINY, batches=0)
+        timing_of(TINY, batches=0)
 
 
 def test_stages_placed_anew_train_the_same():
@@ -155,7 +155,7 @@ def test_bandwidths_follow_the_documents_definitions():
         trainer.engine = Chatty(trainer.engine)
         return contextlib.nullcontext(trainer)
 
-    timing = measuring.measure_batches(TINY, link="test", opened=opened, batches=2, warmup=0, devices=["cpu"])
+    timing = timing_of(TINY, link="test", opened=opened, batches=2, warmup=0, devices=["cpu"])
     assert timing.computation == (4.0, 4.0), "what both compute at once counts once"
     assert timing.average_bandwidth == (8 + 4) / 4.0
     assert timing.peak_send == 8.0
@@ -193,7 +193,7 @@ def test_clients_of_one_server_are_measured_visit_by_visit():
 
 def test_no_more_visits_than_batches():
     with pytest.raises(ConfigError, match="visits must be from 0 to the number of batches, 2, not 3"):
-        measuring.measure_batches(TINY, batches=2, visits=3)
+        timing_of(TINY, batches=2, visits=3)
 
 
 def test_no_sends_no_peak():

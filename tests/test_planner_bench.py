@@ -13,7 +13,7 @@ from splitlib.pipeline.remote.link import Link
 from splitlib.pipeline.remote.simulated import SimulatedServer
 from splitlib.planner import costs_path, plan
 from splitlib.planner.bench import relative_error
-from tests.support import TINY, TINY_VISION
+from tests.support import TINY, TINY_VISION, timing_of
 
 CPU = torch.device("cpu")
 SMALL = {"device": "cpu", "repeats": 1}
@@ -22,7 +22,7 @@ SMALL = {"device": "cpu", "repeats": 1}
 def sent_by_the_engine(config):
     """Bytes of one training batch on the wire by tensor, as client and server send it."""
     opened = measuring.over_link(SimulatedServer(hub=None, device=CPU), Link())
-    timing = measuring.measure_batches(config, devices=["cpu"], batches=1, warmup=0, link="any", opened=opened)
+    timing = timing_of(config, devices=["cpu"], batches=1, warmup=0, link="any", opened=opened)
     return timing.tensor_bytes
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from splitlib import cli
+from tests.support import refused_in_one_line
 
 PLAN = ["plan", "--profile", "smoke", "--device", "cpu"]
 FEW = ["--cuts", "named", "--compressors", "none", "uniform:bits=4", "--chunks", "1", "2"]
@@ -49,15 +50,7 @@ def test_plan_prints_ranking_assumptions_and_command(capsys, tmp_path):
     ],
 )
 def test_mistakes_are_one_line_and_write_nothing(arguments, words, capsys, tmp_path):
-    try:
-        status = cli.main([*PLAN, *arguments])
-    except SystemExit as stop:
-        status = stop.code
-    error = capsys.readouterr().err
-    assert status == 2
-    assert error.count("\n") == 1, error
-    for word in words:
-        assert word in error
+    refused_in_one_line([*PLAN, *arguments], words, capsys)
     assert not (tmp_path / "results").exists()
 
 

@@ -46,32 +46,6 @@ class HasTimeline(Protocol):
         ...
 
 
-def measure_batches(
-    config: RunConfig,
-    *,
-    devices: Sequence[str] = ("auto",),
-    hub: Path | None = None,
-    batches: int = 10,
-    warmup: int = 3,
-    link: str = "",
-    opened: Opened | None = None,
-    visits: int = 0,
-    fresh: bool = False,
-) -> BatchTiming:
-    """Return the timing of one config: :func:`measure_in_turn` with a single one."""
-    return measure_in_turn(
-        {"": config},
-        devices=devices,
-        hub=hub,
-        batches=batches,
-        warmup=warmup,
-        link=link,
-        opened=opened,
-        visits=visits,
-        fresh=fresh,
-    )[""]
-
-
 def measure_in_turn(
     configs: Mapping[str, RunConfig],
     *,

@@ -22,11 +22,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 
+from splitlib.config.choices import SCHEDULES
 from splitlib.errors import ConfigError
 from splitlib.pipeline.events import Operation, simulate
 from splitlib.timeline import CLIENT, COMPUTE, DECODE, ENCODE, SEND, SERVER, Span, with_waits
 
-SCHEDULES = ("gpipe", "1f1b")
 MEGABIT = 1e6
 
 # What the two sides compute, as in their measured timelines, and the field of Work that says how long.

@@ -11,7 +11,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from splitlib import plots
-from splitlib.pipeline.predict import SCHEDULES, LinkModel, Work, break_even, predict, times_by_rate
+from splitlib.config.choices import SCHEDULES
+from splitlib.pipeline.predict import LinkModel, Work, break_even, predict, times_by_rate
 from splitlib.plots import timing
 from splitlib.widgets.explorer import Explorer, one_of
 
