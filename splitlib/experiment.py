@@ -123,7 +123,7 @@ def _run_data_parallel(config: RunConfig, hub: Path | None, device: str, fresh: 
 
 
 def _prepare_replica(config: RunConfig, hub: Path | None, group: Group) -> Trainer:
-    data = load_task(config, hub=hub)
+    data = load_task(config, hub=hub, device=group.device)
     (model,) = make_parts(config, data.num_labels, hub)
     return Trainer(DataParallel(model, group, precision=config.precision, seed=config.seed), data, config)
 
@@ -168,7 +168,8 @@ def prepare(
     if config.engine == "two_machines":
         _dial(server)  # a missing address, ...
     make_codecs(config), configured_insert(config)  # ... or a wrong option is found before the data is loaded
-    data: TaskData = load_task(config, hub=hub)
+    first = device if isinstance(device, torch.device) else device[0]
+    data: TaskData = load_task(config, hub=hub, device=first)
     parts = make_parts(config, data.num_labels, hub)
     devices = [device] * len(parts) if isinstance(device, torch.device) else list(device)
     return Trainer(_engine(config, parts, hub, devices, server, link or Link()), data, config)

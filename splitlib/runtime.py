@@ -42,6 +42,11 @@ def checkpoints_dir() -> Path:
     return Path(os.environ.get("SPLITLIB_CHECKPOINTS") or project_root() / "runs" / "checkpoints")
 
 
+def images_dir() -> Path:
+    """Return the folder of decoded images: ``$SPLITLIB_IMAGES``, else ``runs/images``."""
+    return Path(os.environ.get("SPLITLIB_IMAGES") or project_root() / "runs" / "images")
+
+
 def pick_device(name: str = "auto") -> torch.device:
     """Return the device called ``name``; ``"auto"`` takes the first GPU, else the CPU.
 

@@ -212,7 +212,7 @@ def evaluate(engine: Engine, data: TaskData, *, epoch: int, train_loss: float) -
     logits, labels = [], []
     for inputs, batch_labels in eval_batches(data, batch_size=EVAL_BATCH):
         logits.append(engine(*inputs).float().cpu())
-        labels.append(batch_labels)
+        labels.append(batch_labels.cpu())
     all_logits, all_labels = torch.cat(logits), torch.cat(labels)
     predicted = all_logits.argmax(dim=1)
     return EpochResult(

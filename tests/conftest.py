@@ -12,8 +12,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path, monkeypatch):
     """Point everything splitlib writes to the test's own folder."""
-    for variable, folder in (("RESULTS", "results"), ("FIGURES", "figures"), ("CHECKPOINTS", "checkpoints")):
-        monkeypatch.setenv(f"SPLITLIB_{variable}", str(tmp_path / folder))
+    for folder in ("results", "figures", "checkpoints", "images"):
+        monkeypatch.setenv(f"SPLITLIB_{folder.upper()}", str(tmp_path / folder))
     monkeypatch.delenv("SPLITLIB_RUN_DIR", raising=False)
 
 

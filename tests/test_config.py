@@ -76,7 +76,7 @@ def test_every_setting_changes_the_key():
         "batch_norm",
         "schedule",
     }
-    assert untested == need_another | {"stages", "cuts", "replicas"}
+    assert untested == need_another | {"stages", "cuts", "replicas", "images"}
 
 
 def test_fields_added_later_keep_the_keys_of_records_that_do_not_use_them():
@@ -86,7 +86,7 @@ def test_fields_added_later_keep_the_keys_of_records_that_do_not_use_them():
     )
     assert RunConfig(task="cola").key == RunConfig(task="cola", insert="none", insert_options={}).key == "5749190c5d69"
     assert RunConfig(task="cola", engine="in_process", schedule="gpipe").key == "5749190c5d69"
-    assert vision.key == "9c44914c2c4a"
+    assert vision.key == vision.replace(images="each").key == "9c44914c2c4a"
 
 
 def test_options_of_inserts_change_the_key():
@@ -101,6 +101,7 @@ def test_settings_of_the_engines_and_of_free_partitions_change_the_key():
         vision.replace(engine="data_parallel"),
         vision.replace(engine="data_parallel", replicas=2),
         vision.replace(batch_norm="deferred"),
+        vision.replace(images="resident"),
         vision.replace(partition="balanced"),
         vision.replace(partition="balanced", stages=4),
         vision.replace(partition="custom", cuts="3"),
@@ -152,6 +153,8 @@ def test_json_round_trip():
         ({"partition": "first_last"}, ["unknown partition 'first_last'", "condition_1"]),
         ({"partition": "none", "compressor": "sort"}, ["needs a cut"]),
         ({"image_size": 32}, ["image_size is for vision"]),
+        ({"images": "resident"}, ["images 'resident' is for vision tasks", "cola is a text task"]),
+        ({"task": "cifar10", "images": "all"}, ["unknown images 'all'", "each, resident"]),
         ({"task": "cifar10", "max_length": 32}, ["max_length is for text"]),
         ({"task": "cifar10", "lora_rank": 8}, ["lora_rank is for text"]),
         ({"task": "cifar10", "model": "resnet"}, ["unknown vision model 'resnet'"]),

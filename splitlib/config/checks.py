@@ -195,6 +195,8 @@ def _check_kind(config: RunConfig, kind: str) -> None:
     else:
         if config.image_size is not None:
             raise ConfigError(f"image_size is for vision tasks; {config.task} is a text task")
+        if config.images != "each":
+            raise ConfigError(f"images {config.images!r} is for vision tasks; {config.task} is a text task")
         if config.model in VISION_MODELS:
             raise ConfigError(f"model {config.model!r} is for vision tasks; {config.task} is a text task")
     if config.lora_alpha is not None and not config.lora_rank:

@@ -52,6 +52,7 @@ _NEWER_FIELDS: Mapping[str, Any] = {
     "replicas": 1,
     "engine": "in_process",
     "schedule": "gpipe",
+    "images": "each",
 }
 
 
@@ -83,6 +84,12 @@ class RunConfig:
     train_samples: int | None = _setting(None, "train on the first N samples of a seeded shuffle (default: all)")
     eval_samples: int | None = _setting(None, "evaluate on N samples (default: all)")
     image_size: int | None = _setting(None, f"vision: pixels a side (default {DEFAULT_IMAGE_SIZE})")
+    images: str = _setting(
+        "each",
+        "vision: each decoded and augmented by itself on the CPU; or all resident on the training device, where whole "
+        "batches are augmented, with other draws",
+        ("each", "resident"),
+    )
     max_length: int | None = _setting(None, f"text: tokens, padded and truncated (default {DEFAULT_MAX_LENGTH})")
 
     # Model

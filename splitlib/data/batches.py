@@ -6,38 +6,50 @@ random state as it was: dropout draws from it.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from splitlib.data.loading import Sample, TaskData, check_batch_size
+from splitlib.data.order import epoch_order, mix
 
 Batch = tuple[tuple[Tensor, ...], Tensor]
 
 
+class Batches(Protocol):
+    """What :func:`train_batches` and :func:`eval_batches` return, wherever images are augmented."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
 def train_batches(
     data: TaskData, *, batch_size: int, seed: int, epoch: int, start: int = 0, workers: int = 0
-) -> DataLoader[Any]:
+) -> Batches:
     """Return the shuffled, augmented training batches of one epoch as ``(inputs, labels)``, labels [B] int64.
 
     The last incomplete batch is dropped. A resumed run names in ``start`` how many batches it has already seen;
-    ``len()`` counts those that are left.
+    ``len()`` counts those that are left. Resident images need no ``workers``.
 
     Raises:
         ConfigError: a batch holds more than the whole training set.
     """
     size = len(data.train)  # type: ignore[arg-type]
     check_batch_size(batch_size, size)
+    if data.resident is not None:
+        return data.resident.train_batches(batch_size=batch_size, seed=seed, epoch=epoch, start=start)
     sampler = _EpochSampler(size, seed=seed, epoch=epoch, skip=start * batch_size)
     return _loader(_Reseeded(data.train), batch_size, workers, sampler=sampler, drop_last=True)
 
 
-def eval_batches(data: TaskData, *, batch_size: int, workers: int = 0) -> DataLoader[Any]:
+def eval_batches(data: TaskData, *, batch_size: int, workers: int = 0) -> Batches:
     """Return the evaluation batches in the data's order as ``(inputs, labels)``; the last may be short."""
+    if data.resident is not None:
+        return data.resident.eval_batches(batch_size=batch_size)
     return _loader(data.eval, batch_size, workers)
 
 
@@ -64,9 +76,8 @@ class _EpochSampler(Sampler[tuple[int, int]]):
         return max(0, self.size - self.skip)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        generator = torch.Generator().manual_seed(_mix(self.seed, self.epoch))
-        for index in torch.randperm(self.size, generator=generator).tolist()[self.skip :]:
-            yield index, _mix(self.seed, self.epoch, index)
+        for index in epoch_order(self.size, seed=self.seed, epoch=self.epoch).tolist()[self.skip :]:
+            yield index, mix(self.seed, self.epoch, index)
 
 
 class _Reseeded(Dataset[Sample]):
@@ -81,8 +92,3 @@ class _Reseeded(Dataset[Sample]):
             # torch.manual_seed would reseed every GPU as well, which fork_rng does not put back here.
             torch.default_generator.manual_seed(seed)
             return self.samples[index]
-
-
-def _mix(*numbers: int) -> int:
-    """Hash numbers into a seed: neighbouring seeds, epochs and samples must not share a stream."""
-    return int.from_bytes(hashlib.sha256(repr(numbers).encode()).digest()[:7])

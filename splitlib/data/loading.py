@@ -22,11 +22,13 @@ from splitlib.errors import ConfigError
 
 if TYPE_CHECKING:
     from splitlib.data import text, vision
+    from splitlib.data.resident import ResidentImages
 
 # Which samples a smaller run takes does not depend on its seed: seeds compare on the same data.
 SELECTION_SEED = 0
 # Rows hashed at a time: their images have to fit in memory.
 HASHED_ROWS = 1000
+CPU = torch.device("cpu")
 
 Sample = tuple[tuple[Tensor, ...], int]
 Rows = tuple[datasets.Dataset, datasets.Dataset]
@@ -56,13 +58,18 @@ class TaskData:
     """``((inputs, ...), label)`` by index; its augmentation draws from torch's global generator."""
     eval: Dataset[Sample]
     """``((inputs, ...), label)`` by index."""
+    resident: ResidentImages | None = None
+    """The same samples on the training device, where the config has ``images="resident"``: batches come from there."""
 
 
-def load_task(config: RunConfig, *, hub: Path | None = None) -> TaskData:
+def load_task(config: RunConfig, *, hub: Path | None = None, device: torch.device = CPU) -> TaskData:
     """Load the data of ``config``: embedded, from a mirror (``hub`` or ``$SPLITLIB_HUB``), or from the hub.
 
+    ``device`` is where resident images go; all other data stays with the CPU.
+
     Raises:
-        ConfigError: more samples are asked for than there are, or a batch holds more than all of them.
+        ConfigError: more samples are asked for than there are, a batch holds more than all of them, or the images
+            cannot be resident.
         DataError: the data is missing or unreadable, or is not the task's; the message says how to get it.
 
     >>> data = load_task(RunConfig(task="rte", model="roberta_tiny", weights="random", max_length=24))
@@ -77,6 +84,7 @@ def load_task(config: RunConfig, *, hub: Path | None = None) -> TaskData:
     check_batch_size(config.batch_size, len(rows[0]))
     train, evaluation = _images(config, task, rows) if task.kind == "vision" else _sentences(config, task, rows, hub)
     names = tuple(rows[0].features[task.label].names)
+    fingerprint = _fingerprint(task, rows)
     return TaskData(
         task=task.name,
         kind=task.kind,
@@ -85,9 +93,10 @@ def load_task(config: RunConfig, *, hub: Path | None = None) -> TaskData:
         metric=task.metric,
         num_labels=len(names),
         label_names=names,
-        fingerprint=_fingerprint(task, rows),
+        fingerprint=fingerprint,
         train=train,
         eval=evaluation,
+        resident=_resident(config, train, evaluation, fingerprint, device) if config.images == "resident" else None,
     )
 
 
@@ -124,6 +133,16 @@ def _images(config: RunConfig, task: Task, rows: Rows) -> tuple[vision.Images, v
     return (
         vision.Images(rows[0], **columns, transform=augment),
         vision.Images(rows[1], **columns, transform=vision.eval_transform(config.image_size)),
+    )
+
+
+def _resident(config: RunConfig, train: Any, evaluation: Any, fingerprint: str, device: torch.device) -> ResidentImages:
+    from splitlib.data.resident import load_resident
+
+    assert config.image_size is not None
+    flip = config.data == "real"
+    return load_resident(
+        train, evaluation, fingerprint=fingerprint, image_size=config.image_size, flip=flip, device=device
     )
 
 

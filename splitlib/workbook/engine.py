@@ -27,7 +27,7 @@ STARTUP_SECONDS = 120  # a cold start on a busy machine
 DEAD_KERNEL = "the kernel died in this cell: it was killed (out of memory?) or the code ended its own process"
 INTERRUPTING = b"\ninterrupting: the cell may save its state; Ctrl-C again stops at once\n"
 # Paths a user may give relative to where run_all.py was started; the kernel works in the notebooks' folder.
-PATH_VARIABLES = ("SPLITLIB_HUB", "SPLITLIB_RESULTS", "SPLITLIB_FIGURES", "SPLITLIB_CHECKPOINTS")
+PATH_VARIABLES = ("SPLITLIB_HUB", "SPLITLIB_RESULTS", "SPLITLIB_FIGURES", "SPLITLIB_CHECKPOINTS", "SPLITLIB_IMAGES")
 
 
 def kernel_environment(study: StudyNotebook, run_dir: Path) -> dict[str, str]:
