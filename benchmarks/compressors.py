@@ -1,7 +1,8 @@
 """Speed and error of the compressors beside the textbook version, plain uniform quantization and other libraries.
 
 ``python -m benchmarks.compressors`` prints the table; ``--write`` puts it into benchmarks/README.md. Everything is
-measured in one run on the same tensors, each time the median of several calls after a warm-up.
+measured in one run on the same tensors, each time the median of several calls after a warm-up. ``--device cuda`` takes
+the tensors to a GPU, where the other libraries are left out.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +26,11 @@ import zstandard
 from torch import Tensor
 
 from benchmarks import textbook
-from benchmarks.measuring import Row, machine, measure, relative_error, seconds, speed_up, write_section
+from benchmarks.measuring import BUDGET, CPU, Row, machine, measure, relative_error, seconds, speed_up, write_section
 from splitlib.capture import tensors_at_cuts
 from splitlib.compressors import decode, make_compressor
 from splitlib.profiles import DOCUMENT_SETTINGS, get_profile
+from splitlib.runtime import hardware, pick_device
 
 FIRST_CALL = """
 import time, torch
@@ -39,14 +42,14 @@ print(time.perf_counter() - start)
 """
 
 
-def own(name: str, x: Tensor, **options: Any) -> Row:
+def own(name: str, x: Tensor, budget: float = BUDGET, **options: Any) -> Row:
     """Measure one of splitlib's codecs."""
     codec = make_compressor(name, **options)
     shown = " ".join([name, *(f"{key}={value}" for key, value in options.items())])
-    return measure(shown, x, lambda: codec.encode(x), decode, lambda payload: payload.nbytes)
+    return measure(shown, x, lambda: codec.encode(x), decode, lambda payload: payload.nbytes, budget)
 
 
-def sort_textbook(x: Tensor, level_bits: int, bin_bits: int) -> Row:
+def sort_textbook(x: Tensor, level_bits: int, bin_bits: int, budget: float = BUDGET) -> Row:
     """Measure the pseudo-code; its bytes are what its codes would take when packed."""
     return measure(
         f"textbook sort {level_bits}+{bin_bits}",
@@ -54,20 +57,28 @@ def sort_textbook(x: Tensor, level_bits: int, bin_bits: int) -> Row:
         lambda: textbook.sort_encode(x, level_bits, bin_bits),
         lambda sent: textbook.sort_decode(sent, level_bits),
         x.numel() * (level_bits + bin_bits) / 8,
+        budget,
     )
 
 
-def copied(x: Tensor) -> Row:
+def copied(x: Tensor, budget: float = BUDGET) -> Row:
     """Measure a copy: what memory alone costs."""
     there = torch.empty_like(x)
-    return measure("copy", x, lambda: there.copy_(x), lambda sent: sent.clone(), 4 * x.numel())
+    return measure("copy", x, lambda: there.copy_(x), lambda sent: sent.clone(), 4 * x.numel(), budget)
 
 
-def uniform_plain(x: Tensor) -> Row:
+def uniform_plain(x: Tensor, budget: float = BUDGET) -> Row:
     """Measure 8-bit uniform quantization written the plain way."""
-    return measure(
-        "plain uniform 8", x, lambda: textbook.uniform_encode(x, 8), lambda s: textbook.uniform_decode(*s), x.numel()
-    )
+    encode, read = (lambda: textbook.uniform_encode(x, 8)), (lambda sent: textbook.uniform_decode(*sent))
+    return measure("plain uniform 8", x, encode, read, x.numel(), budget)
+
+
+def beside_textbook(x: Tensor, budget: float = BUDGET) -> list[Row]:
+    """Measure the quantizers beside a copy, the textbook version and plain uniform quantization, on ``x``'s device."""
+    rows = [copied(x, budget), sort_textbook(x, 6, 2, budget), uniform_plain(x, budget)]
+    rows += [own("uniform", x, budget, bits=8), own("uniform", x, budget, bits=8, block=256)]
+    rows += [own("sort", x, budget, edges=rule) for rule in ("equal_count", "cube_root", "least_error", "equal_range")]
+    return [*rows, own("fast", x, budget)]
 
 
 def peers(x: Tensor) -> tuple[list[Row], list[str]]:
@@ -166,6 +177,7 @@ def _against(measured: float, goal: float | None, met: bool, digits: int = 1, un
 
 SORT, SORT_12, CUBE = "sort edges=equal_count", "sort level_bits=9 bin_bits=3", "sort edges=cube_root"
 BOOK, BOOK_12, PLAIN = "textbook sort 6+2", "textbook sort 9+3", "plain uniform 8"
+RIVALS = ((SORT, BOOK), (CUBE, BOOK), ("fast", BOOK), (SORT, PLAIN), ("uniform bits=8", PLAIN))
 LARGE_GOALS = (
     Goal(SORT, BOOK, encode=80, decode=80, error=1.02),
     Goal(SORT, PLAIN, encode=1),
@@ -184,10 +196,7 @@ def compare(hub: Path | None) -> str:
     lines, goals, notes = [], [], [""]
     for tensor, x in tensors().items():
         large = x.shape[-1] == 112
-        rows = [copied(x), sort_textbook(x, 6, 2), uniform_plain(x)]
-        rows += [own("uniform", x, bits=8), own("uniform", x, bits=8, block=256)]
-        rows += [own("sort", x, edges=rule) for rule in ("equal_count", "cube_root", "least_error", "equal_range")]
-        rows += [own("fast", x)]
+        rows = beside_textbook(x)
         if large:
             rows += [sort_textbook(x, 9, 3), own("sort", x, level_bits=9, bin_bits=3), own("sort", x, zstd=1)]
             found, missing = peers(x)
@@ -203,22 +212,42 @@ def compare(hub: Path | None) -> str:
     )
 
 
+def speeds(device: torch.device, *, budget: float = BUDGET, names: Collection[str] = ()) -> str:
+    """Return the tables of one device, without other libraries: of all tensors, or those with one of ``names``.
+
+    ``budget`` is how many seconds each codec is called for.
+    """
+    lines, ratios = [], []
+    for tensor, x in tensors().items():
+        if names and tensor not in names:
+            continue
+        rows = beside_textbook(x.to(device), budget)
+        lines += [row.cells(tensor, x.numel() * x.element_size()) for row in rows]
+        ratios += [Goal(ours, theirs).cells(tensor, rows) for ours, theirs in RIVALS]
+    for shape, rank in () if names else LOW_RANK:
+        tensor, rows = f"mixed channels {list(shape)}", low_rank(shape, rank, device, budget)
+        lines += [row.cells(tensor, 4 * math.prod(shape)) for row in rows]
+        ratios += [Goal(rows[0].name, rows[1].name).cells(tensor, rows)]
+    return "\n".join([f"{hardware(device)}. {SAID}", "", *GOAL_HEADS, *ratios, "", *HEADS, *lines, ""])
+
+
 SAID = "Speed is the other's time over ours: more is better. Milliseconds are the median (and the middle half)."
 
 
-def low_rank(shape: tuple[int, ...], rank: int) -> list[Row]:
+def low_rank(shape: tuple[int, ...], rank: int, device: torch.device = CPU, budget: float = BUDGET) -> list[Row]:
     """Measure power iteration beside the documents': two rounds from random factors, QR of both.
 
     Every call gets another batch. Channels (features, in three dimensions) are mixed in the same way in all of them, as
     by a layer's weights, so that there is something to start warm from; the samples are new.
     """
-    batches = mixed_batches(shape, 8)
+    batches = [x.to(device) for x in mixed_batches(shape, 8)]
     codec = make_compressor("power_iteration", rank=rank)
-    ours = _over_batches(f"power_iteration rank={rank}", batches, codec.encode, decode, lambda sent: sent.nbytes)
+    name = f"power_iteration rank={rank}"
+    ours = _over_batches(name, batches, codec.encode, decode, lambda sent: sent.nbytes, budget)
 
     def cold(x: Tensor) -> tuple[Tensor, Tensor]:
         matrices = x.flatten(2)
-        right = torch.randn(len(x), matrices.shape[2], rank)
+        right = torch.randn(len(x), matrices.shape[2], rank, device=device)
         for _ in range(2):
             left = torch.linalg.qr(matrices @ right).Q
             right = torch.linalg.qr(matrices.mT @ left).Q
@@ -228,7 +257,8 @@ def low_rank(shape: tuple[int, ...], rank: int) -> list[Row]:
         return (sent[0] @ sent[1].mT).reshape(shape)
 
     name = f"two cold iterations, rank {rank}"
-    return [ours, _over_batches(name, batches, cold, product, lambda sent: 4 * sum(f.numel() for f in sent))]
+    nbytes = 4 * rank * len(batches[0]) * sum(batches[0].flatten(2).shape[1:])
+    return [ours, _over_batches(name, batches, cold, product, lambda _: nbytes, budget)]
 
 
 def mixed_batches(shape: tuple[int, ...], count: int) -> list[Tensor]:
@@ -242,12 +272,13 @@ def mixed_batches(shape: tuple[int, ...], count: int) -> list[Tensor]:
     return [x @ mixing.mT for x in draws]
 
 
-def _over_batches(name: str, batches: list[Tensor], encode: Any, read: Any, nbytes: Any) -> Row:
+def _over_batches(name: str, batches: list[Tensor], encode: Any, read: Any, nbytes: Any, budget: float) -> Row:
     """Time a codec on one batch after the other; the error is the mean over all but the first."""
     turn = itertools.cycle(batches)
     sent = [encode(x) for x in batches]
     errors = [relative_error(read(message), x) for message, x in zip(sent, batches, strict=True)]
-    times = seconds(lambda: encode(next(turn))), seconds(lambda: read(sent[-1]))
+    calls = (lambda: encode(next(turn))), (lambda: read(sent[-1]))
+    times = (seconds(call, budget, batches[0].device) for call in calls)
     return Row(name, *times, float(nbytes(sent[-1])), statistics.mean(errors[1:]))
 
 
@@ -294,8 +325,12 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write the tables into benchmarks/README.md")
     parser.add_argument("--threads", type=int, default=2, help="of torch and the kernels (default 2)")
     parser.add_argument("--hub", default=os.environ.get("SPLITLIB_HUB"), help="mirror of real data, for real tensors")
+    parser.add_argument("--device", default="cpu", help="where the tensors are (default cpu)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    if arguments.device != "cpu":
+        print(speeds(pick_device(arguments.device)))
+        return
     tables = compare(Path(arguments.hub) if arguments.hub else None)
     if arguments.write:
         write_section("compressors", tables)

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from splitlib.files import write_text
 
+BUDGET = 1.5  # seconds a codec is called for
+CPU = torch.device("cpu")
 README = Path(__file__).with_name("README.md")
 LIBRARIES = ("torch", "numpy", "numba", "zstandard", "bitsandbytes", "blosc2")
 
@@ -38,11 +40,14 @@ class Row:
         )
 
 
-def measure(name: str, x: Tensor, encode: Callable[[], Any], read: Callable[[Any], Tensor], size: Any) -> Row:
-    """Time a codec; ``size`` is a number of bytes or a function of what was encoded."""
+def measure(
+    name: str, x: Tensor, encode: Callable[[], Any], read: Callable[[Any], Tensor], size: Any, budget: float = BUDGET
+) -> Row:
+    """Time a codec on ``x``'s device; ``size`` is a number of bytes or a function of what was encoded."""
     sent = encode()
     nbytes = size(sent) if callable(size) else size
-    return Row(name, seconds(encode), seconds(lambda: read(sent)), float(nbytes), relative_error(read(sent), x))
+    times = (seconds(call, budget, x.device) for call in (encode, lambda: read(sent)))
+    return Row(name, *times, float(nbytes), relative_error(read(sent), x))
 
 
 def relative_error(back: Tensor, x: Tensor) -> float:
@@ -50,13 +55,19 @@ def relative_error(back: Tensor, x: Tensor) -> float:
     return float((back - x).double().square().mean() / x.double().var())
 
 
-def seconds(call: Callable[[], object], budget: float = 1.5) -> list[float]:
-    """Call for ``budget`` seconds, but 5 to 40 times, after 2 calls of warm-up; return how long each took."""
+def seconds(call: Callable[[], object], budget: float = BUDGET, device: torch.device = CPU) -> list[float]:
+    """Call for ``budget`` seconds, but 5 to 40 times, after 2 calls of warm-up; return how long each took.
+
+    A GPU is waited for before and after each call.
+    """
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     call(), call()
     taken: list[float] = []
     while len(taken) < 5 or (sum(taken) < budget and len(taken) < 40):
+        wait()
         start = time.perf_counter()
         call()
+        wait()
         taken.append(time.perf_counter() - start)
     return taken
 

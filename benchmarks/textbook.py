@@ -33,7 +33,7 @@ def sort_encode(x: Tensor, level_bits: int, bin_bits: int) -> Sorted:
         codes.append(level.to(torch.int32) + (i << level_bits))
         minima.append(low.float())
         steps.append(step)
-    scattered = torch.empty(len(ordered), dtype=torch.int32)
+    scattered = torch.empty(len(ordered), dtype=torch.int32, device=x.device)
     scattered[index] = torch.cat(codes)
     return Sorted(scattered, torch.stack(minima), torch.stack(steps), x.shape)
 
@@ -41,7 +41,7 @@ def sort_encode(x: Tensor, level_bits: int, bin_bits: int) -> Sorted:
 def sort_decode(payload: Sorted, level_bits: int) -> Tensor:
     """Return minimum + level x step of each code, chunk by chunk (the original forgot code 0)."""
     chunk, level = payload.codes >> level_bits, payload.codes & ((1 << level_bits) - 1)
-    result = torch.empty(len(payload.codes))
+    result = torch.empty(len(payload.codes), device=payload.codes.device)
     for i in range(len(payload.minima)):
         here = chunk == i
         result[here] = payload.minima[i] + level[here] * payload.steps[i]
