@@ -45,6 +45,7 @@ def run(
     server: Server = None,
     link: Link | None = None,
     progress: Callable[[str, int, int], Progress] = Progress,
+    checkpoints: Path | None = None,
 ) -> RunRecord:
     """Return the record of ``config``: the one on disk, or a new one after training.
 
@@ -62,6 +63,7 @@ def run(
             or whatever :func:`splitlib.pipeline.remote.launch.local_server` yields.
         link: between client and server, shaped in process; by default it is as fast as it is.
         progress: makes what shows the progress, and may stop the run, from title, steps, and steps done before.
+        checkpoints: folder of this process's checkpoint (default: that of all runs); replicas keep to the default.
 
     Raises:
         SplitlibError: a setting is impossible, data or weights are missing, or a record is damaged.
@@ -77,7 +79,7 @@ def run(
     devices = pick_devices(device, config.cut_count + 1)
     check_precision(config.precision, devices)
     trainer = prepare(config, hub, devices, server=server, link=link)
-    return _train(trainer, devices, fresh, workers, progress)
+    return _train(trainer, devices, fresh, workers, progress, checkpoints)
 
 
 def _train(
@@ -86,9 +88,10 @@ def _train(
     fresh: bool,
     workers: int,
     show: Callable[[str, int, int], Progress] = Progress,
+    checkpoints: Path | None = None,
 ) -> RunRecord:
     config, leads = trainer.config, trainer.engine.leads
-    checkpoint = checkpoints_dir() / f"{config.key}.pt"
+    checkpoint = (checkpoints or checkpoints_dir()) / f"{config.key}.pt"
     if fresh:
         checkpoint.unlink(missing_ok=True)
     if checkpoint.exists():

@@ -32,6 +32,7 @@ ORDER = [
     "measuring",
     "planner",
     "reported",
+    "headline",
     "comparison",
     "plots",
     "widgets",
