@@ -31,6 +31,11 @@ def test_server_commands_parse(command):
     cli.given_settings(cli._parser().parse_args(shlex.split(command)[3:]))
 
 
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python -m splitlib gpu")])
+def test_gpu_commands_parse(command):
+    cli._parser().parse_args(shlex.split(command)[3:])
+
+
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python run_all.py")])
 def test_run_all_commands_parse(command):
     options = run_all._parser().parse_args(shlex.split(command)[2:])

@@ -86,9 +86,10 @@ class ResidentBatches:
 
     def __iter__(self) -> Iterator[tuple[tuple[Tensor], Tensor]]:
         device = self.split.labels.device
-        view, mean, std = self.prepare(), *(torch.tensor(x, device=device)[:, None, None] for x in (MEAN, STD))
+        view = self.prepare()
+        mean, std = (LEVELS * torch.tensor(share, device=device)[:, None, None] for share in (MEAN, STD))
         for index in self.indices:
-            yield ((view(index) / LEVELS - mean) / std,), self.split.labels[index]
+            yield (view(index).sub_(mean).div_(std),), self.split.labels[index]
 
 
 def load_resident(
