@@ -75,6 +75,16 @@ def test_a_resumed_epoch_goes_on_where_it_stopped():
         assert torch.equal(image, other) and torch.equal(labels, other_labels)
 
 
+def test_all_stays_on_the_device_and_nothing_waits_for_it():
+    """torch's meta device has shapes and no values: mixing it with the CPU, or reading a value, is an error."""
+    meta = torch.device("meta")
+    data = load_task(RESIDENT, device=meta)
+    for batches in (train_batches(data, batch_size=8, seed=0, epoch=0), eval_batches(data, batch_size=8)):
+        for (image,), labels in batches:
+            assert (image.device, labels.device) == (meta, meta)
+            assert (image.shape[1:], image.dtype, labels.dtype) == ((3, 24, 24), torch.float32, torch.int64)
+
+
 def test_loading_leaves_the_random_state_alone():
     before = torch.get_rng_state()
     batches_of(RESIDENT)
