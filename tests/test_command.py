@@ -44,6 +44,7 @@ FIXED = {
     "inserted": RunConfig(task="rte", insert="linear", insert_options={"ratio": 0.25, "start": "random"}),
     "a folder with a space": RunConfig(task="rte", model="my models/roberta's", max_length=48),
     "deferred": RunConfig(task="cifar100", batch_norm="deferred", batch_size=32, chunks=4, recompute="always"),
+    "resident": RunConfig(task="cifar10", images="resident"),
     "defaults": RunConfig(),
 }
 
