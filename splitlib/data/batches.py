@@ -6,7 +6,6 @@ random state as it was: dropout draws from it.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from splitlib.data.loading import Sample, TaskData, check_batch_size
+from splitlib.data.order import epoch_order, mix
 
 Batch = tuple[tuple[Tensor, ...], Tensor]
 
@@ -64,9 +64,8 @@ class _EpochSampler(Sampler[tuple[int, int]]):
         return max(0, self.size - self.skip)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        generator = torch.Generator().manual_seed(_mix(self.seed, self.epoch))
-        for index in torch.randperm(self.size, generator=generator).tolist()[self.skip :]:
-            yield index, _mix(self.seed, self.epoch, index)
+        for index in epoch_order(self.size, self.seed, self.epoch).tolist()[self.skip :]:
+            yield index, mix(self.seed, self.epoch, index)
 
 
 class _Reseeded(Dataset[Sample]):
@@ -81,8 +80,3 @@ class _Reseeded(Dataset[Sample]):
             # torch.manual_seed would reseed every GPU as well, which fork_rng does not put back here.
             torch.default_generator.manual_seed(seed)
             return self.samples[index]
-
-
-def _mix(*numbers: int) -> int:
-    """Hash numbers into a seed: neighbouring seeds, epochs and samples must not share a stream."""
-    return int.from_bytes(hashlib.sha256(repr(numbers).encode()).digest()[:7])
