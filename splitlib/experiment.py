@@ -15,6 +15,7 @@ from splitlib import results
 from splitlib.config import TWO_SIDED, RunConfig, run_title
 from splitlib.data import TaskData, load_task
 from splitlib.errors import ConfigError
+from splitlib.pipeline.channel import Coding
 from splitlib.pipeline.data_parallel import DataParallel, Group, in_group, joined, replica_devices
 from splitlib.pipeline.engine import Engine
 from splitlib.pipeline.inprocess import build_pipeline, check_precision
@@ -171,7 +172,8 @@ def prepare(
     data: TaskData = load_task(config, hub=hub)
     parts = make_parts(config, data.num_labels, hub)
     devices = [device] * len(parts) if isinstance(device, torch.device) else list(device)
-    return Trainer(_engine(config, parts, hub, devices, server, link or Link()), data, config)
+    coding = Coding.of(config, samples=len(data.train))  # type: ignore[arg-type]  # torch's Dataset promises no length
+    return Trainer(_engine(config, parts, hub, devices, server, link or Link(), coding), data, config)
 
 
 def _engine(
@@ -181,11 +183,12 @@ def _engine(
     devices: Sequence[torch.device],
     server: Server,
     link: Link,
+    coding: Coding,
 ) -> Engine:
     codecs, first = make_codecs(config), devices[0]
     if config.engine in TWO_SIDED:
         connect = _dial(server) if config.engine == "two_machines" else SimulatedServer(hub=hub, device=first)
-        return RemotePipeline(parts, codecs, config, device=first, dial=connect, link=link)
+        return RemotePipeline(parts, codecs, config, device=first, dial=connect, link=link, coding=coding)
     return build_pipeline(
         parts,
         devices=devices,
@@ -197,6 +200,7 @@ def _engine(
         recompute=config.recompute,
         batch_norm=config.batch_norm,
         micro_batch_loss=config.micro_batch_loss,
+        coding=coding,
     )
 
 
