@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from splitlib.files import write_text
+from splitlib.files import replace_section
 
 README = Path(__file__).with_name("README.md")
 LIBRARIES = ("torch", "numpy", "numba", "zstandard", "bitsandbytes", "blosc2")
@@ -92,7 +92,4 @@ def _version(library: str) -> str:
 
 def write_section(name: str, text: str) -> None:
     """Put ``text`` between the README's marks of this section, whole or not at all."""
-    page = README.read_text(encoding="utf-8")
-    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
-    before, rest = page.split(begin)
-    write_text(README, before + begin + "\n" + text.strip() + "\n\n" + end + rest.split(end)[1])
+    replace_section(README, name, text)

@@ -136,19 +136,28 @@ def sweep(
     hub: Path | None = None,
     device: str = "auto",
     fresh: bool = False,
+    recorded: bool = False,
     server: Server = None,
     link: Link | None = None,
 ) -> dict[str, list[RunRecord]]:
     """Run every row with ``seeds`` seeds, counted from the row's own, and return the records by the row's label.
 
     Rows whose records exist are not trained again, so a killed sweep goes on where it stopped. All arguments but the
-    first two are those of :func:`run`; one server serves one row after the other.
+    first two are those of :func:`run`; one server serves one row after the other. With ``recorded`` nothing is trained:
+    a row has the records that exist, perhaps none.
     """
     where: dict[str, Any] = {"hub": hub, "device": device, "fresh": fresh, "server": server, "link": link}
-    return {
-        label: [run(config.replace(seed=config.seed + offset), **where) for offset in range(seeds)]
-        for label, config in rows.items()
-    }
+    each = {label: [c.replace(seed=c.seed + offset) for offset in range(seeds)] for label, c in rows.items()}
+    if recorded:
+        return {label: list(filter(None, map(_recorded, configs))) for label, configs in each.items()}
+    return {label: [run(config, **where) for config in configs] for label, configs in each.items()}
+
+
+def _recorded(config: RunConfig) -> RunRecord | None:
+    record = results.load_record(config)
+    if record is not None:
+        note_record(config.key, trained=False)
+    return record
 
 
 def prepare(

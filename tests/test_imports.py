@@ -33,6 +33,7 @@ ORDER = [
     "planner",
     "reported",
     "comparison",
+    "frontier",
     "plots",
     "widgets",
     "notebook",

@@ -1,6 +1,6 @@
 """The command line: ``run`` trains one config and keeps one record, ``server`` and ``client`` do it on two machines.
 
-``plan`` says which split to train.
+``plan`` says which split to train, ``headline`` what was measured.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from splitlib import experiment
+from splitlib.cli.headline import HEADLINE_DESCRIPTION, HEADLINE_EXAMPLES, add_headline_options, run_headline
 from splitlib.cli.plan import PLAN_DESCRIPTION, PLAN_EXAMPLES, add_plan_options, run_plan
 from splitlib.cli.settings import add_hub, add_link, add_profile, add_settings, config_from_options, given_settings
 from splitlib.errors import ConfigError, SplitlibError
@@ -125,6 +126,9 @@ def _parser() -> argparse.ArgumentParser:
         _add_network_options(parser_of_client)
         _add_run_options(parser_of_client)
     add_plan_options(add("plan", run_plan, "find the fastest split for a link", PLAN_DESCRIPTION, PLAN_EXAMPLES))
+    add_headline_options(
+        add("headline", run_headline, "bytes against accuracy, from records", HEADLINE_DESCRIPTION, HEADLINE_EXAMPLES)
+    )
     records = commands.add_parser("records", help="list the records in results/")
     records.set_defaults(command=_records)
     return parser
