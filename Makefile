@@ -2,16 +2,19 @@
 PYTHON ?= python3.11
 ARGS ?=
 
+# Notebooks that need nothing but records.
+RECORDED := 00 01 08 11
+
 VENV := .venv
 BIN := $(VENV)/bin
 # Written last, so that an environment whose building was interrupted has none.
 BUILT := $(VENV)/.built
 
 .DEFAULT_GOAL := help
-.PHONY: help run lab test bench lint clean
+.PHONY: help run lab test bench figures lint clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo 'Options go into ARGS: make run ARGS="--only 01 --profile smoke", make test ARGS="-m \"not notebook\""'
 
@@ -27,6 +30,10 @@ test: $(BUILT)  ## run the tests
 bench: $(BUILT)  ## measure compressors and pipelines beside others (benchmarks/README.md)
 	@$(BIN)/python -m benchmarks.compressors $(ARGS)
 	@$(BIN)/python -m benchmarks.pipelines $(ARGS)
+
+figures: $(BUILT)  ## draw the README's tables and figures anew from the records in results/, train nothing
+	@$(BIN)/python run_all.py --profile real --recorded --only $(RECORDED) $(ARGS)
+	@$(BIN)/python -m splitlib headline --write README.md
 
 lint: $(BUILT)  ## check style and types, change nothing
 	@$(BIN)/python -m ruff check

@@ -10,6 +10,7 @@ The executed notebooks, their HTML pages and index.html go to runs/<date_time>/;
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import os
 import shlex
@@ -22,6 +23,7 @@ from typing import Any, NoReturn
 
 from splitlib.errors import ConfigError, SplitlibError
 from splitlib.profiles import PROFILES, get_profile
+from splitlib.tally import RECORDED
 from splitlib.workbook.console import INDENT, Console
 from splitlib.workbook.execution import STATUSES, Outcome, run_study
 from splitlib.workbook.gallery import PAGE, figures_folder, write_gallery
@@ -52,6 +54,9 @@ def _parser() -> _Parser:
         "--param", action="append", default=[], metavar="NAME=VALUE", help="set a notebook's parameter; repeatable"
     )
     parser.add_argument("--fresh", action="store_true", help="train again although records exist")
+    parser.add_argument(
+        "--recorded", action="store_true", help="show what has a record and train nothing: figures and tables anew"
+    )
     parser.add_argument("--list", action="store_true", help="show the notebooks and their parameters, run nothing")
     parser.add_argument("--gallery", action="store_true", help="write the page that shows figures/, run nothing")
     parser.add_argument(
@@ -87,7 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.line(f"{len(studies)} notebooks, {subtitle}")
         for line in _where_parameters_go(studies, values):
             console.line(line)
-        code = _run(outcomes, values, run_dir, console)
+        with _inherited(RECORDED, str(int(args.recorded))):
+            code = _run(outcomes, values, run_dir, console)
         try:
             console.line("\n".join(_finish(outcomes, run_dir, subtitle=subtitle, command=command)))
             _write_gallery(args, every)
@@ -132,6 +138,19 @@ def _make_run_dir(runs: Path) -> Path:
     except OSError as error:
         raise ConfigError(f"cannot write to the runs folder {runs}: {error.strerror}") from error
     return run_dir
+
+
+@contextlib.contextmanager
+def _inherited(name: str, value: str) -> Iterator[None]:
+    """Have every kernel that starts in the block find the environment variable."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
 
 
 def _run(outcomes: Sequence[Outcome], values: Mapping[str, Mapping[str, Any]], run_dir: Path, console: Console) -> int:

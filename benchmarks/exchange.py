@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.distributed import FileStore, PrefixStore, Store, Work  # type: ignore[attr-defined]
 
 from splitlib.compressors import make_compressor
+from splitlib.pipeline.channel import Channel, Coding
 from splitlib.pipeline.remote.endpoint import Endpoint
 from splitlib.pipeline.remote.link import Link
 from splitlib.pipeline.remote.mailbox import Mailbox
@@ -112,8 +113,10 @@ class _Framed:
         self.endpoint = Endpoint(
             gloo_transport(store, rank, address),
             Mailbox("the other process"),
-            codecs={self.sends: make_compressor("none")},
+            channels={kind: Channel(make_compressor("none")) for kind in kinds},
+            sends=[self.sends],
             receives=[self.receives],
+            coding=Coding(),
             timeline=Timeline("client" if rank == SENDER else "server"),
             device=torch.device("cpu"),
             link=Link(),

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from splitlib.files import write_text
+from splitlib.files import replace_section
 
 BUDGET = 1.5  # seconds a codec is called for
 CPU = torch.device("cpu")
@@ -103,7 +103,4 @@ def _version(library: str) -> str:
 
 def write_section(name: str, text: str) -> None:
     """Put ``text`` between the README's marks of this section, whole or not at all."""
-    page = README.read_text(encoding="utf-8")
-    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
-    before, rest = page.split(begin)
-    write_text(README, before + begin + "\n" + text.strip() + "\n\n" + end + rest.split(end)[1])
+    replace_section(README, name, text)

@@ -15,6 +15,7 @@ from splitlib import results
 from splitlib.config import TWO_SIDED, RunConfig, run_title
 from splitlib.data import TaskData, load_task
 from splitlib.errors import ConfigError
+from splitlib.pipeline.channel import Coding
 from splitlib.pipeline.data_parallel import DataParallel, Group, in_group, joined, replica_devices
 from splitlib.pipeline.engine import Engine
 from splitlib.pipeline.inprocess import build_pipeline, check_precision
@@ -138,19 +139,28 @@ def sweep(
     hub: Path | None = None,
     device: str = "auto",
     fresh: bool = False,
+    recorded: bool = False,
     server: Server = None,
     link: Link | None = None,
 ) -> dict[str, list[RunRecord]]:
     """Run every row with ``seeds`` seeds, counted from the row's own, and return the records by the row's label.
 
     Rows whose records exist are not trained again, so a killed sweep goes on where it stopped. All arguments but the
-    first two are those of :func:`run`; one server serves one row after the other.
+    first two are those of :func:`run`; one server serves one row after the other. With ``recorded`` nothing is trained:
+    a row has the records that exist, perhaps none.
     """
     where: dict[str, Any] = {"hub": hub, "device": device, "fresh": fresh, "server": server, "link": link}
-    return {
-        label: [run(config.replace(seed=config.seed + offset), **where) for offset in range(seeds)]
-        for label, config in rows.items()
-    }
+    each = {label: [c.replace(seed=c.seed + offset) for offset in range(seeds)] for label, c in rows.items()}
+    if recorded:
+        return {label: list(filter(None, map(_recorded, configs))) for label, configs in each.items()}
+    return {label: [run(config, **where) for config in configs] for label, configs in each.items()}
+
+
+def _recorded(config: RunConfig) -> RunRecord | None:
+    record = results.load_record(config)
+    if record is not None:
+        note_record(config.key, trained=False)
+    return record
 
 
 def prepare(
@@ -175,7 +185,8 @@ def prepare(
     data: TaskData = load_task(config, hub=hub, device=first)
     parts = make_parts(config, data.num_labels, hub)
     devices = [device] * len(parts) if isinstance(device, torch.device) else list(device)
-    return Trainer(_engine(config, parts, hub, devices, server, link or Link()), data, config)
+    coding = Coding.of(config, samples=len(data.train))  # type: ignore[arg-type]  # torch's Dataset promises no length
+    return Trainer(_engine(config, parts, hub, devices, server, link or Link(), coding), data, config)
 
 
 def _engine(
@@ -185,11 +196,12 @@ def _engine(
     devices: Sequence[torch.device],
     server: Server,
     link: Link,
+    coding: Coding,
 ) -> Engine:
     codecs, first = make_codecs(config), devices[0]
     if config.engine in TWO_SIDED:
         connect = _dial(server) if config.engine == "two_machines" else SimulatedServer(hub=hub, device=first)
-        return RemotePipeline(parts, codecs, config, device=first, dial=connect, link=link)
+        return RemotePipeline(parts, codecs, config, device=first, dial=connect, link=link, coding=coding)
     return build_pipeline(
         parts,
         devices=devices,
@@ -201,6 +213,7 @@ def _engine(
         recompute=config.recompute,
         batch_norm=config.batch_norm,
         micro_batch_loss=config.micro_batch_loss,
+        coding=coding,
     )
 
 

@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from splitlib.errors import ConfigError
+
 
 @contextlib.contextmanager
 def temporary_beside(path: Path) -> Iterator[Path]:
@@ -31,6 +33,23 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call ``write(temporary)`` and move the result to ``path``."""
     with temporary_beside(path) as temporary:
         write(temporary)
+
+
+def replace_section(path: Path, name: str, text: str) -> None:
+    """Put ``text`` between the marks ``<!-- name: begin -->`` and ``<!-- name: end -->`` of a Markdown file.
+
+    Raises:
+        ConfigError: the file cannot be read, or lacks the marks.
+    """
+    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+    try:
+        before, rest = path.read_text(encoding="utf-8").split(begin)
+        _, after = rest.split(end)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError:
+        raise ConfigError(f"{path} needs the marks {begin.strip()} and {end}, once each") from None
+    write_text(path, f"{before}{begin}\n{text.strip()}\n\n{end}{after}")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -21,7 +21,7 @@ from splitlib.plots import saving
 from splitlib.profiles import Profile, get_profile
 from splitlib.results import RunRecord, to_frame
 from splitlib.runtime import environment, figures_dir, pick_device
-from splitlib.tally import RUN_DIR
+from splitlib.tally import RECORDED, RUN_DIR
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,8 @@ class Study:
     device: str
     samples: int = 0
     """Training samples of every run; 0 leaves them to the profile."""
+    recorded: bool = False
+    """Show what has a record and train nothing."""
 
     def scale(self, document: RunConfig, **overrides: Any) -> RunConfig:
         """Return a document's settings as this profile runs them on this data."""
@@ -64,6 +66,7 @@ class Study:
             hub=self.hub,
             device=self.device,
             fresh=self.fresh,
+            recorded=self.recorded,
             server=server,
         )
 
@@ -71,13 +74,15 @@ class Study:
         """Return one table row for each record, with its row's label and whether it ran the document's own settings."""
         frames = []
         for label, records in runs.items():
+            if not records:
+                continue
             document = rows[label]
             frame = to_frame(records).assign(row_label=label)
             frame["document_settings"] = [
                 r.config == document.replace(data="real", seed=r.config.seed) for r in records
             ]
             frames.append(frame)
-        return pd.concat(frames, ignore_index=True)
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
     def save_figure(self, drawing: Figure, name: str, *, about_data: bool = True) -> None:
         """Show a figure and keep it as ``figures/<number>_<name>.png`` and ``.svg``.
@@ -124,6 +129,7 @@ def start(
         fresh=fresh,
         device=device,
         samples=samples,
+        recorded=os.environ.get(RECORDED) == "1",
     )
 
 

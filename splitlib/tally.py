@@ -14,6 +14,8 @@ RUN_DIR = "SPLITLIB_RUN_DIR"
 """Environment variable: the folder of this run, absolute. Figures go to its ``figures/``."""
 NOTEBOOK = "SPLITLIB_NOTEBOOK"
 """Environment variable: the name of the notebook this kernel executes, such as ``01_cola``."""
+RECORDED = "SPLITLIB_RECORDED"
+"""Environment variable: 1 has notebooks show what has a record and train nothing."""
 FILE_NAME = "records.jsonl"
 
 

@@ -28,7 +28,7 @@ from splitlib.pipeline.engine import Engine, Start
 from splitlib.progress import Progress
 
 CHECKPOINT_SECONDS = 60.0
-CHECKPOINT_FORMAT = 3  # raise it when what a checkpoint holds changes
+CHECKPOINT_FORMAT = 4  # raise it when what a checkpoint holds changes
 EVAL_BATCH = 128
 
 
@@ -75,6 +75,7 @@ class Trainer:
             num_labels=self.data.num_labels,
             data_fingerprint=self.data.fingerprint,
             total_steps=self.total_steps,
+            train_samples=len(self.data.train),  # type: ignore[arg-type]  # torch's Dataset promises no length
             step=self.steps_done,
         )
         try:
@@ -169,7 +170,7 @@ class Trainer:
             "state": asdict(self.state),
             "traffic": asdict(self.engine.traffic),
             "model": self.engine.state_dict(),
-            "compressors": self.engine.compressor_state(),
+            "channels": self.engine.channel_state(),
             "updater": self.updater.state_dict(),
         }
         write_atomically(path, lambda temporary: torch.save(contents, temporary))
@@ -189,7 +190,7 @@ class Trainer:
         for name, value in contents["traffic"].items():
             setattr(self.engine.traffic, name, value)
         self.engine.load_state_dict(contents["model"])
-        self.engine.load_compressor_state(contents["compressors"])
+        self.engine.load_channel_state(contents["channels"])
         self.updater.load_state_dict(contents["updater"])
 
 

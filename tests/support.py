@@ -5,7 +5,8 @@ import torch
 from splitlib import cli, experiment
 from splitlib.config import RunConfig
 from splitlib.measuring import batches as measuring
-from splitlib.training import Trainer
+from splitlib.results import RunRecord
+from splitlib.training import EpochResult, Trainer
 
 TINY = RunConfig(
     task="cola",
@@ -55,3 +56,32 @@ def refused_in_one_line(arguments: list[str], words: list[str], capsys) -> None:
     assert error.count("\n") == 1, error
     for word in words:
         assert word in error
+
+
+def epoch(number: int, matthews: float, classes: int = 2) -> EpochResult:
+    """One epoch's numbers."""
+    return EpochResult(
+        epoch=number, train_loss=0.5, eval_loss=0.6, accuracy=0.7, matthews=matthews, predicted_classes=classes
+    )
+
+
+def record(*history: EpochResult, **changes) -> RunRecord:
+    """A record of a CoLA run."""
+    values = {
+        "config": RunConfig(task="cola", compressor="sort"),
+        "data_label": "CoLA (real)",
+        "data_fingerprint": "abc",
+        "metric": "matthews",
+        "history": history or (epoch(1, 0.3), epoch(2, 0.5), epoch(3, 0.5), epoch(4, 0.4)),
+        "diverged": False,
+        "activation_bytes": 10,
+        "gradient_bytes": 15,
+        "uncompressed_bytes": 100,
+        "train_seconds": 2.0,
+        "samples_seen": 64,
+        "parameters": 7,
+        "environment": {"hardware": "a machine"},
+        "splitlib_version": "0",
+        "created": "2026-01-01T00:00:00+00:00",
+    }
+    return RunRecord(**{**values, **changes})

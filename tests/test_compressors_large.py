@@ -46,6 +46,17 @@ def test_least_error_edges_are_no_worse_than_the_other_rules(kind):
     assert error.pop("least_error") <= 1.03 * min(error.values())
 
 
+# Lloyd's and Max's own tables: squared error over variance of a normal density, one level a bin (Max 1960, table I).
+MAX_1960 = {1: 0.3634, 2: 0.1175, 3: 0.03454, 4: 0.009497}
+
+
+@pytest.mark.parametrize("bits", MAX_1960)
+def test_bins_of_one_level_reach_the_known_least_error_of_a_normal_density(bits):
+    x = large("normal")
+    back = decode(make_compressor("sort", edges="least_error", level_bits=0, bin_bits=bits).encode(x))
+    assert float((back - x).square().mean() / x.var()) == pytest.approx(MAX_1960[bits], rel=0.03)
+
+
 @pytest.mark.parametrize("name", ["uniform", "sort", "fast"])
 def test_zstd_loses_nothing_and_its_payload_decodes_by_itself(name):
     x = large("relu")

@@ -63,6 +63,7 @@ def test_every_setting_changes_the_key():
         "seed": 1,
         "recompute": "always",
         "micro_batch_loss": "sum",
+        "padding": "skipped",
     }
     keys = {name: base.replace(**{name: value}).key for name, value in changes.items()}
     assert len({base.key, *keys.values()}) == len(changes) + 1
@@ -75,6 +76,8 @@ def test_every_setting_changes_the_key():
         "insert_options",
         "batch_norm",
         "schedule",
+        "coding",
+        "error_feedback",
     }
     assert untested == need_another | {"stages", "cuts", "replicas", "images"}
 

@@ -198,7 +198,7 @@ def test_the_secret_never_travels():
 def test_a_client_that_leaves_before_the_first_tensor_leaves_the_server_for_the_next():
     with serving() as (server, log):
         line = dial(("127.0.0.1", server.port), b"word")
-        start = Start(config=CONFIG, num_labels=2, data_fingerprint="", total_steps=2, step=0)
+        start = Start(config=CONFIG, num_labels=2, data_fingerprint="", total_steps=2, train_samples=4, step=0)
         line.control.send("hello", **start.to_dict(), link={"rate_mbit": 0, "latency_ms": 0})
         assert line.control.receive("ready", timeout=30)["parameters"] > 0
         line.control.close("changed its mind")
@@ -214,7 +214,7 @@ def test_an_impossible_hello_is_refused_and_the_next_client_served():
             line.control.receive("ready", timeout=30)
         line = dial(("127.0.0.1", server.port), b"word")
         hello = {"config": {"task": "mnist"}, "link": {}, "num_labels": 2, "data_fingerprint": "", "total_steps": 2}
-        line.control.send("hello", **hello, step=0)
+        line.control.send("hello", **hello, train_samples=4, step=0)
         with pytest.raises(PeerError, match="refused: unknown task 'mnist'"):
             line.control.receive("ready", timeout=30)
         assert len(run_on(server).history) == 1

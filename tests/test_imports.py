@@ -34,6 +34,7 @@ ORDER = [
     "reported",
     "headline",
     "comparison",
+    "frontier",
     "plots",
     "widgets",
     "notebook",

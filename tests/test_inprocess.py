@@ -88,7 +88,12 @@ def trained(config):
     for inputs, labels in batches:
         losses.append(trainer.step(inputs, labels))
         trainer.state.step += 1
-    return losses, trainer.engine.state_dict(), trainer.engine.traffic, trainer.engine.compressor_state()
+    return (
+        losses,
+        trainer.engine.state_dict(),
+        trainer.engine.traffic,
+        [codec.state for codec in trainer.engine.compressors()],
+    )
 
 
 @pytest.mark.parametrize("mode", ["except_last", "always"])

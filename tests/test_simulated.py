@@ -51,6 +51,8 @@ def fitted(config, tmp_path, **options):
         {"compressor": "fast"},
         {"compressor": "sort", "compressor_options": {"zstd": 1}},
         {"compressor": "power_iteration", "compressor_options": {"rank": "3,7"}},
+        {"compressor": "sort", "coding": "change"},
+        {"compressor": "uniform", "compressor_options": {"bits": 2}, "error_feedback": "gradients"},
         {"precision": "bf16"},
         {"optimizer": "sgd", "momentum": 0.9, "scheduler": "cosine", "warmup": 0.3},
     ],
@@ -68,10 +70,13 @@ def test_gpipe_has_the_in_process_engines_bits(config, change):
         {"lora_rank": 4},
         {"partition": "condition_2"},
         {"partition": "condition_3"},
+        {"padding": "skipped"},
+        {"padding": "skipped", "compressor": "power_iteration", "compressor_options": {"rank": 3}},
+        {"padding": "skipped", "compressor": "sort", "coding": "change", "error_feedback": "gradients"},
         {"insert": "linear"},
         {"insert": "decaying_linear", "insert_options": {"steps": 2, "rate": 0.5, "l1": 0.01, "token_rate": 0.9}},
     ],
-    ids=lambda change: str(next(iter(change.values()))),
+    ids=lambda change: ", ".join(map(str, change.values())),
 )
 def test_what_only_text_has_keeps_its_bits_too(change):
     config = TEXT.replace(**change)

@@ -1,6 +1,6 @@
 """The command line: ``run`` trains one config and keeps one record, ``server`` and ``client`` do it on two machines.
 
-``plan`` says which split to train; ``gpu`` measures what wants a GPU.
+``plan`` says which split to train, ``headline`` what was measured; ``gpu`` measures what wants a GPU.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from splitlib import experiment
 from splitlib.cli.gpu import GPU_DESCRIPTION, GPU_EXAMPLES, add_gpu_options, run_gpu
+from splitlib.cli.headline import HEADLINE_DESCRIPTION, HEADLINE_EXAMPLES, add_headline_options, run_headline
 from splitlib.cli.plan import PLAN_DESCRIPTION, PLAN_EXAMPLES, add_plan_options, run_plan
 from splitlib.cli.settings import add_hub, add_link, add_profile, add_settings, config_from_options, given_settings
 from splitlib.errors import ConfigError, SplitlibError
@@ -127,6 +128,9 @@ def _parser() -> argparse.ArgumentParser:
         _add_run_options(parser_of_client)
     add_plan_options(add("plan", run_plan, "find the fastest split for a link", PLAN_DESCRIPTION, PLAN_EXAMPLES))
     add_gpu_options(add("gpu", run_gpu, "measure what wants a GPU, and bring it back", GPU_DESCRIPTION, GPU_EXAMPLES))
+    add_headline_options(
+        add("headline", run_headline, "bytes against accuracy, from records", HEADLINE_DESCRIPTION, HEADLINE_EXAMPLES)
+    )
     records = commands.add_parser("records", help="list the records in results/")
     records.set_defaults(command=_records)
     return parser

@@ -191,7 +191,7 @@ def _write_many(
 
 @_compiled
 def _level(x: np.float32, low: np.float32, inverse: np.float32, top: np.float32) -> np.int32:
-    return np.int32(min(np.rint((x * np.float32(0.5) - low) * inverse), top))
+    return np.int32(min(max(np.rint((x * np.float32(0.5) - low) * inverse), np.float32(0)), top))
 
 
 @_compiled

@@ -69,5 +69,5 @@ def _by_value(columns: Tensor, block: int, numel: int) -> Tensor:
 
 def _levels(x: Tensor, scaling: Tensor, bits: int) -> Tensor:
     half_low, double_inverse = scaling
-    levels = ((x * 0.5 - half_low) * double_inverse).round_()
-    return levels.clamp_(max=(1 << bits) - 1).int()
+    levels = ((x * 0.5 - half_low) * double_inverse).round_()  # below 0 where the lowest level lies inside its bin
+    return levels.clamp_(0, (1 << bits) - 1).int()

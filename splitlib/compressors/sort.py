@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from splitlib.compressors.base import Header, as_bytes, from_bytes
-from splitlib.compressors.edges import RULES, sampled_count
+from splitlib.compressors.edges import RULES, Bins, sampled_count
 from splitlib.compressors.packing import packed_nbytes
 from splitlib.compressors.quantizer import (
     RANGE_BYTES,
@@ -31,8 +31,8 @@ from splitlib.errors import ConfigError, PayloadError
 class BinnedQuantization(Quantizer):
     """``2^bin_bits`` bins with ``2^level_bits`` levels each.
 
-    The error of each value is at most half its own bin's step, up to float32 rounding. The documents write Q for
-    ``level_bits`` and S for ``bin_bits``.
+    The error of each value is at most half its own bin's step, up to float32 rounding; a bin of one level has no step,
+    and errs by its width at most. The documents write Q for ``level_bits`` and S for ``bin_bits``.
     """
 
     level_bits: int = 6
@@ -50,18 +50,18 @@ class BinnedQuantization(Quantizer):
         """Q and S."""
         return (self.level_bits, self.bin_bits, 0, 0)
 
-    def bin_ends(self, x: Tensor, low: float, high: float) -> Tensor:
-        """Return the lowest and highest value of each bin, [2, 2^bin_bits], of a 1-d float32 tensor."""
+    def bins(self, x: Tensor, low: float, high: float) -> Bins:
+        """Return the ``2^bin_bits`` bins of a 1-d float32 tensor."""
         raise NotImplementedError
 
     def encode_body(self, x: Tensor, low: float, high: float, body: Tensor) -> None:
         """Write the bins' minima and steps and the packed codes."""
         flat = x.float().reshape(-1)
-        ends = self.bin_ends(flat, low, high)
-        table = level_table(ends, self.level_bits)
+        bins = self.bins(flat, low, high)
+        table = level_table(torch.stack([bins.lowest, bins.highest]), self.level_bits)
         split, bits = RANGE_BYTES << self.bin_bits, self.level_bits + self.bin_bits
         body[:split] = as_bytes(table)
-        edges = ends[0, 1:].contiguous()
+        edges = bins.begins[1:].contiguous()
         loops(x.device).write_codes(flat, edges, level_scaling(table), self.level_bits, bits, body[split:])
 
     @classmethod
@@ -95,9 +95,9 @@ class SortQuantization(BinnedQuantization):
         if self.edges not in RULES:
             raise ConfigError(f"sort: edges must be one of {', '.join(RULES)}, not {self.edges!r}")
 
-    def bin_ends(self, x: Tensor, low: float, high: float) -> Tensor:
+    def bins(self, x: Tensor, low: float, high: float) -> Bins:
         """Apply the rule."""
-        return RULES[self.edges](x, low, high, 1 << self.bin_bits)
+        return RULES[self.edges](x, low, high, 1 << self.bin_bits, 1 << self.level_bits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +109,6 @@ class FastQuantization(BinnedQuantization):
 
     code: ClassVar[int] = 4
 
-    def bin_ends(self, x: Tensor, low: float, high: float) -> Tensor:
+    def bins(self, x: Tensor, low: float, high: float) -> Bins:
         """Take the sample's ranks for the tensor's."""
-        return sampled_count(x, low, high, 1 << self.bin_bits)
+        return sampled_count(x, low, high, 1 << self.bin_bits, 1 << self.level_bits)

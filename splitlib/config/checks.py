@@ -98,6 +98,7 @@ def check_combinations(config: RunConfig, kind: str) -> None:
         raise ConfigError(f"compressor {config.compressor!r} needs a cut: choose a partition other than 'none'")
     if config.insert == "none" and config.insert_options:
         raise ConfigError("insert_options need an insert other than 'none'")
+    _check_coding(config, kind)
     _check_stages(config)
     _check_engine(config)
     if config.partition == "none" and config.insert != "none":
@@ -108,6 +109,26 @@ def check_combinations(config: RunConfig, kind: str) -> None:
         raise ConfigError(f"momentum is for sgd; {config.optimizer} does not use it")
     if config.optimizer == "sgd" and (config.adam_eps, config.adam_beta2) != (DEFAULT_ADAM_EPS, DEFAULT_ADAM_BETA2):
         raise ConfigError("adam_eps and adam_beta2 are for adam and adamw; sgd does not use them")
+
+
+def _check_coding(config: RunConfig, kind: str) -> None:
+    """Refuse to code what never crosses, or by what the receiver could not know."""
+    if config.padding == "skipped" and kind == "vision":
+        raise ConfigError(f"padding 'skipped' is for text tasks; {config.task} has none")
+    for name, value in {"padding": "skipped", "coding": "change", "error_feedback": "gradients"}.items():
+        if getattr(config, name) != value:
+            continue
+        if config.partition == "none":
+            raise ConfigError(f"{name} {value!r} needs a cut: choose a partition other than 'none'")
+        if config.insert != "none":
+            raise ConfigError(
+                f"{name} {value!r} needs tensors of one shape at a cut, which insert {config.insert!r} changes"
+            )
+    gradients = config.effective_gradient_compressor[0]
+    if config.coding == "change" and config.compressor == "none":
+        raise ConfigError("coding 'change' needs a compressor: sent whole, a change is no smaller than the tensor")
+    if config.error_feedback == "gradients" and gradients == "none":
+        raise ConfigError("error_feedback 'gradients' needs a compressor for gradients: sent whole, they lose nothing")
 
 
 def _check_stages(config: RunConfig) -> None:

@@ -53,6 +53,9 @@ _NEWER_FIELDS: Mapping[str, Any] = {
     "engine": "in_process",
     "schedule": "gpipe",
     "images": "each",
+    "padding": "sent",
+    "coding": "tensor",
+    "error_feedback": "none",
 }
 
 
@@ -119,6 +122,19 @@ class RunConfig:
     )
     gradient_compressor: str = _setting("same", "what encodes gradients at a cut; same: as the activations")
     gradient_options: Mapping[str, Scalar] = _setting({}, "parameters of the gradients' compressor")
+    padding: str = _setting(
+        "sent",
+        "text: whether padding crosses the cuts, which no model reads; skipped sends the real tokens alone",
+        ("sent", "skipped"),
+    )
+    coding: str = _setting(
+        "tensor",
+        "what of an activation is encoded: all of it, or its change since the sample was last seen (AQ-SGD)",
+        ("tensor", "change"),
+    )
+    error_feedback: str = _setting(
+        "none", "what the last tensor lost is added to the next: of no tensors, or of gradients", ("none", "gradients")
+    )
     engine: str = _setting(
         "in_process",
         "what runs the stages: torchgpipe, the two machines' code in one process, or two machines; "

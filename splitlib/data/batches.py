@@ -76,7 +76,7 @@ class _EpochSampler(Sampler[tuple[int, int]]):
         return max(0, self.size - self.skip)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        for index in epoch_order(self.size, seed=self.seed, epoch=self.epoch).tolist()[self.skip :]:
+        for index in epoch_order(self.size, self.seed, self.epoch).tolist()[self.skip :]:
             yield index, mix(self.seed, self.epoch, index)
 
 

@@ -53,7 +53,7 @@ class ResidentImages:
         """Return an epoch's batches from number ``start`` on; the last incomplete one is dropped."""
         images, device = self.train.images, self.train.images.device
         size, whole = len(images), len(images) // batch_size
-        order = epoch_order(size, seed=seed, epoch=epoch)[start * batch_size : whole * batch_size].to(device)
+        order = epoch_order(size, seed, epoch)[start * batch_size : whole * batch_size].to(device)
 
         def augmented() -> Callable[[Tensor], Tensor]:
             generator = torch.Generator().manual_seed(mix(seed, epoch, _CROPS))

@@ -165,6 +165,7 @@ def place(trainer: Trainer, devices: Sequence[str]) -> Trainer:
         gradients=codecs[1::2],
         precision=config.precision,
         seed=config.seed,
+        coding=engine.coding,
     )
     return Trainer(moved, trainer.data, config)
 

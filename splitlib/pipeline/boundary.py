@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from splitlib.compressors import HEADER_BYTES, Compressor, Identity, decode
+from splitlib.compressors import Compressor
+from splitlib.pipeline.channel import Coding, Place
 
 
 @dataclass
@@ -37,38 +38,24 @@ class Traffic:
         return self.sent_bytes / self.uncompressed_bytes if self.uncompressed_bytes else 1.0
 
 
-def _through(codec: Compressor, x: Tensor, *, keep_state: bool) -> tuple[Tensor, int]:
-    """Return what the other side receives and the bytes that took; ``keep_state`` leaves the codec as it was.
-
-    The identity needs no encoding: its payload is the tensor's own bytes behind a header.
-    """
-    if isinstance(codec, Identity):
-        return x.view_as(x), HEADER_BYTES + x.numel() * x.element_size()
-    state = codec.state
-    payload = codec.encode(x)
-    if keep_state and codec.state is not state:
-        codec.state = state
-    return decode(payload), payload.nbytes
-
-
 class _Cross(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, boundary: Boundary) -> Tensor:
-        ctx.boundary = boundary
-        received, nbytes = _through(boundary.activations, x, keep_state=not boundary.training)
+    def forward(ctx: Any, x: Tensor, boundary: Boundary, place: Place) -> Tensor:
+        ctx.boundary, ctx.place = boundary, place
+        received, nbytes = boundary.forth.cross(x, place)
         if boundary.training:
             boundary.traffic.activation_bytes += nbytes
             boundary.traffic.uncompressed_bytes += boundary.uncompressed(x)
         return received
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = gradients
         boundary = ctx.boundary
-        received, nbytes = _through(boundary.gradients, gradient, keep_state=not boundary.training)
+        received, nbytes = boundary.back.cross(gradient, ctx.place)
         boundary.traffic.gradient_bytes += nbytes
         boundary.traffic.uncompressed_bytes += boundary.uncompressed(gradient)
-        return received, None
+        return received, None, None
 
 
 class Boundary(nn.Module):
@@ -84,14 +71,19 @@ class Boundary(nn.Module):
         gradients: Compressor,
         traffic: Traffic,
         shrinkage: Callable[[], float] = lambda: 1.0,
+        coding: Coding = Coding(),  # noqa: B008  # frozen
     ) -> None:
         super().__init__()
-        self.activations, self.gradients, self.traffic, self.shrinkage = activations, gradients, traffic, shrinkage
+        self.forth, self.back = coding.activations(activations), coding.gradients(gradients)
+        self.traffic, self.shrinkage, self.coding = traffic, shrinkage, coding
 
     def uncompressed(self, x: Tensor) -> int:
         """Return the bytes that would cross instead of ``x`` if nothing compressed it, inserted layers included."""
         return round(x.numel() * x.element_size() * self.shrinkage())
 
-    def forward(self, values: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def forward(self, values: tuple[Tensor, ...], step: int = 0, micro_batch: int = 0) -> tuple[Tensor, ...]:
         """Return the tensors as the receiving stage sees them; shapes and dtypes stay."""
-        return (_Cross.apply(values[0], self), *values[1:])
+        x, *beside = values
+        mask = beside[0] if beside else None
+        place = self.coding.place(step, micro_batch, mask=mask, training=self.training)
+        return (_Cross.apply(x, self, place), *beside)

@@ -17,9 +17,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from splitlib.compressors import Compressor
 from splitlib.errors import ConfigError
 from splitlib.pipeline.boundary import Traffic
+from splitlib.pipeline.channel import Channel
 from splitlib.pipeline.engine import Engine, Scale, batch_loss
 from splitlib.pipeline.processes import MEETING
 from splitlib.pipeline.stage import Clock, Stage
@@ -127,6 +127,6 @@ class DataParallel(Engine):
         dist.all_reduce(mean)
         return mean.item() / self.group.size
 
-    def compressors(self) -> list[Compressor]:
-        """As :meth:`Engine.compressors`: nothing is cut."""
+    def channels(self) -> list[Channel]:
+        """As :meth:`Engine.channels`: nothing is cut."""
         return []

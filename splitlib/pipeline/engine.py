@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from splitlib.compressors import Compressor
 from splitlib.config import RunConfig
 from splitlib.pipeline.boundary import Traffic
+from splitlib.pipeline.channel import Channel, Coding, State
 
 Scale = Callable[[Tensor], Tensor]
 
@@ -26,6 +27,8 @@ class Start:
     data_fingerprint: str
     total_steps: int
     """Of the whole run: the learning rate's schedule depends on it."""
+    train_samples: int
+    """Training samples: which of them a batch holds follows from the step."""
     step: int
     """Steps done before; all sides go on from their checkpoints of this step."""
 
@@ -43,6 +46,8 @@ class Engine(nn.Module):
     traffic: Traffic
     device: torch.device
     """Where labels are needed and logits come out."""
+    coding: Coding = Coding()
+    """What its channels make of padding and of tensors that they saw before."""
     leads: bool = True
     """Whether this process writes the run's checkpoints and record: of several replicas, the first does."""
 
@@ -59,8 +64,12 @@ class Engine(nn.Module):
         """
 
     @abstractmethod
+    def channels(self) -> Sequence[Channel]:
+        """Return this process's channels at the cuts, cut by cut, activations before gradients."""
+
     def compressors(self) -> Sequence[Compressor]:
-        """Return the compressors at the cuts, cut by cut, activations before gradients."""
+        """Return what encodes in this process, in the order of :meth:`channels`."""
+        return [channel.codec for channel in self.channels()]
 
     def open(self, start: Start) -> None:
         """Get ready for the first batch; an engine of one process always is."""
@@ -76,15 +85,14 @@ class Engine(nn.Module):
         """Parameters of all stages, wherever they are."""
         return sum(parameter.numel() for parameter in self.parameters())
 
-    def compressor_state(self) -> list[Tensor | None]:
-        """Return what the compressors have learnt, in the order of :meth:`compressors`."""
-        return [codec.state for codec in self.compressors()]
+    def channel_state(self) -> list[State]:
+        """Return what the channels have learnt, in the order of :meth:`channels`."""
+        return [channel.state for channel in self.channels()]
 
-    def load_compressor_state(self, states: Sequence[Tensor | None]) -> None:
-        """Give the compressors back what :meth:`compressor_state` returned."""
-        for codec, state in zip(self.compressors(), states, strict=True):
-            if state is not None:
-                codec.state = state
+    def load_channel_state(self, states: Sequence[State]) -> None:
+        """Give the channels back what :meth:`channel_state` returned."""
+        for channel, state in zip(self.channels(), states, strict=True):
+            channel.state = state
 
 
 def batch_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from splitlib.compressors import Compressor
 from splitlib.errors import ConfigError
 from splitlib.partition import Sender
 from splitlib.pipeline.boundary import Boundary, Traffic
+from splitlib.pipeline.channel import Channel, Coding
 from splitlib.pipeline.engine import Engine, Scale, batch_loss
 from splitlib.pipeline.recompute import recomputed, run_twice
 from splitlib.pipeline.stage import Clock, Stage
@@ -22,16 +23,16 @@ from splitlib.pipeline.stage import Clock, Stage
 class _Counted(nn.Module):
     """A stage behind its boundary, for torchgpipe, which calls it with one micro-batch after the other."""
 
-    def __init__(self, stage: Stage, boundary: Boundary | None) -> None:
+    def __init__(self, stage: Stage, boundary: Boundary | None, clock: Clock) -> None:
         super().__init__()
-        self.boundary, self.stage, self.calls = boundary, stage, 0
+        self.boundary, self.stage, self.clock, self.calls = boundary, stage, clock, 0
         self.twice = 0
         """How many micro-batches, from the first, are run again in the backward pass."""
 
     def forward(self, values: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        if self.boundary is not None:
-            values = self.boundary(values)
         micro_batch, self.calls = self.calls, self.calls + 1
+        if self.boundary is not None:
+            values = self.boundary(values, self.clock.step, micro_batch)
         if micro_batch < self.twice:
             return run_twice(self.stage, values, micro_batch)
         return self.stage(values, micro_batch)
@@ -45,9 +46,11 @@ class Pipeline(Engine):
     are micro-batches.
     """
 
-    def __init__(self, gpipe: GPipe, traffic: Traffic, clock: Clock, *, recompute: str, micro_batch_loss: str) -> None:
+    def __init__(
+        self, gpipe: GPipe, traffic: Traffic, clock: Clock, coding: Coding, *, recompute: str, micro_batch_loss: str
+    ) -> None:
         super().__init__()
-        self.gpipe, self.traffic, self.clock = gpipe, traffic, clock
+        self.gpipe, self.traffic, self.clock, self.coding = gpipe, traffic, clock, coding
         self.recompute, self.micro_batch_loss = recompute, micro_batch_loss
         self.device = gpipe.devices[-1]
 
@@ -74,10 +77,10 @@ class Pipeline(Engine):
             scale(loss).backward()
         return loss.item()
 
-    def compressors(self) -> list[Compressor]:
-        """As :meth:`Engine.compressors`."""
+    def channels(self) -> list[Channel]:
+        """As :meth:`Engine.channels`."""
         boundaries = [module for module in self.modules() if isinstance(module, Boundary)]
-        return [codec for boundary in boundaries for codec in (boundary.activations, boundary.gradients)]
+        return [channel for boundary in boundaries for channel in (boundary.forth, boundary.back)]
 
 
 def build_pipeline(
@@ -92,6 +95,7 @@ def build_pipeline(
     recompute: str = "never",
     batch_norm: str = "micro_batch",
     micro_batch_loss: str = "mean",
+    coding: Coding = Coding(),  # noqa: B008  # frozen
 ) -> Pipeline:
     """Return ``parts`` as a torchgpipe pipeline with a boundary before each stage but the first.
 
@@ -110,6 +114,7 @@ def build_pipeline(
             ones with each of them, so they forget faster the more there are. ``deferred``, torchgpipe's, moves them
             once a batch, but towards the biased variance, and only after ``chunks`` micro-batches.
         micro_batch_loss: ``mean`` or ``sum``, see :class:`Pipeline`.
+        coding: what the channels at the cuts make of padding and of tensors that they saw before.
 
     Raises:
         ConfigError: devices and stages differ in number, or the precision is not one this device can train in.
@@ -120,9 +125,11 @@ def build_pipeline(
     traffic, clock = Traffic(), Clock(seed)
     cuts = len(parts) - 1
     codecs = zip(_copies(activations, cuts), _copies(gradients, cuts), strict=True)
-    boundaries = [Boundary(*pair, traffic, shrinkage(sender)) for pair, sender in zip(codecs, parts[:-1], strict=True)]
+    boundaries = [
+        Boundary(*pair, traffic, shrinkage(sender), coding) for pair, sender in zip(codecs, parts[:-1], strict=True)
+    ]
     stages = [
-        _Counted(Stage(part, index, clock, precision, device), boundary)
+        _Counted(Stage(part, index, clock, precision, device), boundary, clock)
         for index, (part, device, boundary) in enumerate(zip(parts, devices, [None, *boundaries], strict=True))
     ]
     gpipe = GPipe(
@@ -133,7 +140,7 @@ def build_pipeline(
         checkpoint="never",  # a stage recomputes by itself, see splitlib.pipeline.recompute
         deferred_batch_norm=batch_norm == "deferred",
     )
-    return Pipeline(gpipe, traffic, clock, recompute=recompute, micro_batch_loss=micro_batch_loss)
+    return Pipeline(gpipe, traffic, clock, coding, recompute=recompute, micro_batch_loss=micro_batch_loss)
 
 
 def _copies(codecs: Compressor | Sequence[Compressor], cuts: int) -> list[Compressor]:

@@ -9,18 +9,25 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from splitlib.compressors import Compressor
 from splitlib.config import RunConfig
 from splitlib.pipeline.boundary import Traffic
+from splitlib.pipeline.channel import Channel, Coding
 from splitlib.pipeline.engine import Engine, Scale, Start, batch_loss
 from splitlib.pipeline.inprocess import shrinkage
 from splitlib.pipeline.parts import Codecs, trains
 from splitlib.pipeline.remote.control import Control
 from splitlib.pipeline.remote.endpoint import Endpoint
 from splitlib.pipeline.remote.link import Link
-from splitlib.pipeline.remote.side import Batch, Inbox, work_off
+from splitlib.pipeline.remote.side import Batch, Inbox, channels_by_kind, work_off
 from splitlib.pipeline.remote.transport import Transport
-from splitlib.pipeline.remote.wire import ACTIVATION_1, ACTIVATION_2, FROM_SERVER, GRADIENT_1, GRADIENT_2
+from splitlib.pipeline.remote.wire import (
+    ACTIVATION_1,
+    ACTIVATION_2,
+    FROM_CLIENT,
+    FROM_SERVER,
+    GRADIENT_1,
+    GRADIENT_2,
+)
 from splitlib.pipeline.schedule import HEAD, HEAD_GRADIENT, TAIL, TAIL_GRADIENT, Agenda, Task, lanes
 from splitlib.pipeline.stage import Clock, Stage
 from splitlib.timeline import CLIENT, Span, Timeline
@@ -56,18 +63,16 @@ class RemotePipeline(Engine):
         device: torch.device,
         dial: Callable[[], Line],
         link: Link,
+        coding: Coding,
     ) -> None:
         """``parts`` are head, body and tail, of which the body is let go; ``dial`` connects to the server."""
         super().__init__()
         head, body, tail = parts
-        self.config, self.device, self.link = config, device, link
+        self.config, self.device, self.link, self.coding = config, device, link, coding
         self.traffic, self.clock, self.timeline = Traffic(), Clock(config.seed), Timeline(CLIENT)
         self.head = Stage(head, 0, self.clock, config.precision, device).to(device)
         self.tail = Stage(tail, 2, self.clock, config.precision, device).to(device)
-        self.codecs: dict[int, Compressor] = {
-            ACTIVATION_1: codecs.activations[0],
-            GRADIENT_2: codecs.gradients[1],
-        }
+        self.by_kind = channels_by_kind(codecs, coding)
         self.returns = {GRADIENT_1: trains(head), GRADIENT_2: trains(head, body)}
         self.shrinkage = shrinkage(head)
         self.turn: AbstractContextManager[object] = nullcontext()
@@ -96,8 +101,10 @@ class RemotePipeline(Engine):
         self._endpoint = Endpoint(
             transport,
             control.mailbox,
-            codecs=self.codecs,
+            channels=self.by_kind,
+            sends=FROM_CLIENT,
             receives=FROM_SERVER,
+            coding=self.coding,
             timeline=self.timeline,
             device=self.device,
             link=self.link,
@@ -139,9 +146,9 @@ class RemotePipeline(Engine):
         """As :meth:`Engine.parameter_count`, the server's included."""
         return super().parameter_count + self._remote_parameters
 
-    def compressors(self) -> list[Compressor]:
-        """Return those that encode on this side; the server keeps the state of its own."""
-        return [self.codecs[ACTIVATION_1], self.codecs[GRADIENT_2]]
+    def channels(self) -> list[Channel]:
+        """As :meth:`Engine.channels`; the server keeps the state of its own."""
+        return list(self.by_kind.values())
 
     def take_spans(self) -> list[Span]:
         """Return what both sides did in the last training batch, by this machine's clock."""

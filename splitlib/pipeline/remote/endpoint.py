@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from splitlib.compressors import Compressor
+from splitlib.pipeline.channel import Channel, Coding, Place
 from splitlib.pipeline.remote.link import Link, Pace, sleep_until
 from splitlib.pipeline.remote.mailbox import Mailbox
 from splitlib.pipeline.remote.transport import Transport
-from splitlib.pipeline.remote.wire import GRADIENTS, KINDS, Frame, decode_frame, encode_frame, read_frame
+from splitlib.pipeline.remote.wire import GRADIENTS, KINDS, Frame, encode_frame, read_frame, read_payload
 from splitlib.timeline import DECODE, ENCODE, SEND, Timeline
 
 _CLOSING_SECONDS = 2.0
@@ -70,16 +70,21 @@ class Endpoint:
         transport: Transport,
         mailbox: Mailbox,
         *,
-        codecs: Mapping[int, Compressor],
+        channels: Mapping[int, Channel],
+        sends: Sequence[int],
         receives: Sequence[int],
+        coding: Coding,
         timeline: Timeline,
         device: torch.device,
         link: Link,
     ) -> None:
-        """``codecs`` encode what this side sends, by kind; ``receives`` are the kinds that come."""
-        self.transport, self.mailbox, self.codecs, self.timeline = transport, mailbox, codecs, timeline
+        """``channels`` are this side's, for each kind of message that it sends or receives."""
+        self.transport, self.mailbox, self.channels, self.timeline = transport, mailbox, channels, timeline
+        self.coding, self._sent_kinds = coding, sends
+        self._masks: dict[int, Tensor] = {}
+        """By micro-batch of the batch under way; the mask comes with the first tensor that crosses."""
         self.device, self.link, self._pace = device, link, Pace(link)
-        self.counts = {kind: Count() for kind in (*codecs, *receives)}
+        self.counts = {kind: Count() for kind in (*sends, *receives)}
         self._encodes, self._sends, self._delayed = (queue.PriorityQueue[_Job]() for _ in range(3))
         self._numbers = itertools.count()
         self._unsent: Counter[int] = Counter()
@@ -118,12 +123,9 @@ class Endpoint:
             job.run()
 
     def _encode(self, frame: Frame, x: Tensor, beside: Sequence[Tensor]) -> None:
-        codec = self.codecs[frame.kind]
-        state = codec.state
         with self.timeline.during(ENCODE, KINDS[frame.kind], frame.micro_batch):
-            frame, message = encode_frame(codec, x, frame, beside)
-        if not frame.training and codec.state is not state:
-            codec.state = state  # evaluation starts from what training learnt and leaves it alone
+            encoder = self.channels[frame.kind].at(self._place(frame, beside))
+            frame, message = encode_frame(encoder, x, frame, beside)
         queued = time.perf_counter()
         self._queue(self._sends, frame.kind, lambda: self._send(frame, message, queued))
 
@@ -162,16 +164,23 @@ class Endpoint:
         for message in self.transport.messages(kind):
             frame = read_frame(message)
             with self.timeline.during(DECODE, KINDS[frame.kind], frame.micro_batch):
-                tensor, beside = decode_frame(frame, message, self.device)
+                payload, beside = read_payload(frame, message, self.device)
+                tensor = self.channels[kind].receive(payload, self._place(frame, beside))
             if frame.training:
                 self.counts[kind].add(frame)
             self.mailbox.put(kind, Arrival(frame, tensor, beside))
+
+    def _place(self, frame: Frame, beside: Sequence[Tensor]) -> Place:
+        if beside:
+            self._masks[frame.micro_batch] = beside[0]
+        mask = self._masks.get(frame.micro_batch)
+        return self.coding.place(frame.step, frame.micro_batch, mask=mask, training=frame.training)
 
     def close(self) -> None:
         """Let go of the connection and end the threads; those that wait for a silent peer are left behind."""
         for jobs in (self._encodes, self._sends, self._delayed):
             jobs.put(_Job(-1, 0, None))
-        self.transport.close(self.codecs)
+        self.transport.close(self._sent_kinds)
         deadline = time.monotonic() + _CLOSING_SECONDS
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))

@@ -23,7 +23,7 @@ from splitlib.errors import ConfigError, PeerError
 from splitlib.pipeline.remote.control import Control, read_message, write_message
 from splitlib.version import __version__
 
-PROTOCOL = 1
+PROTOCOL = 2
 SECRET = "SPLITLIB_SECRET"
 """Environment variable: the secret that client and server share."""
 _SECONDS = 10.0

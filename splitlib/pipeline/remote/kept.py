@@ -13,7 +13,7 @@ from splitlib.errors import PeerError
 from splitlib.files import write_atomically
 from splitlib.runtime import checkpoints_dir
 
-_FORMAT = 1
+_FORMAT = 2
 _KEPT = 2  # the client may die between the server's checkpoint and its own: then the one before is needed
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from splitlib.compressors import Compressor
 from splitlib.config import RunConfig, run_title
 from splitlib.errors import PeerError
 from splitlib.optimization import Updater
+from splitlib.pipeline.channel import Coding
 from splitlib.pipeline.engine import Start
 from splitlib.pipeline.inprocess import check_precision, shrinkage
 from splitlib.pipeline.parts import make_codecs, make_parts, trains
@@ -25,8 +25,8 @@ from splitlib.pipeline.remote.endpoint import Endpoint
 from splitlib.pipeline.remote.kept import KeptSteps
 from splitlib.pipeline.remote.link import Link
 from splitlib.pipeline.remote.mailbox import CONTROL
-from splitlib.pipeline.remote.side import Batch, Inbox, work_off
-from splitlib.pipeline.remote.wire import ACTIVATION_1, ACTIVATION_2, FROM_CLIENT, GRADIENT_1, GRADIENT_2
+from splitlib.pipeline.remote.side import Batch, Inbox, channels_by_kind, work_off
+from splitlib.pipeline.remote.wire import ACTIVATION_1, ACTIVATION_2, FROM_CLIENT, FROM_SERVER, GRADIENT_1, GRADIENT_2
 from splitlib.pipeline.schedule import BODY, BODY_GRADIENT, Agenda, Task, lanes
 from splitlib.pipeline.stage import Clock, Stage
 from splitlib.timeline import SERVER, Timeline
@@ -61,8 +61,10 @@ def serve(
     endpoint = Endpoint(
         line.transport(),
         line.control.mailbox,
-        codecs=session.codecs,
+        channels=session.channels,
+        sends=FROM_SERVER,
         receives=FROM_CLIENT,
+        coding=session.coding,
         timeline=session.timeline,
         device=device,
         link=link,
@@ -82,7 +84,9 @@ def read_hello(hello: Message, required: Mapping[str, Any]) -> tuple[Start, Link
         ConfigError: the config is impossible.
     """
     try:
-        values = {name: hello[name] for name in ("num_labels", "data_fingerprint", "total_steps", "step")}
+        values = {
+            name: hello[name] for name in ("num_labels", "data_fingerprint", "total_steps", "step", "train_samples")
+        }
         config, link = RunConfig.from_dict(hello["config"]), Link(**hello["link"])
     except (KeyError, TypeError) as error:
         raise PeerError(f"the client's hello lacks {error}") from None
@@ -107,7 +111,8 @@ class Session:
         self.timeline, self.clock = Timeline(SERVER), Clock(config.seed)
         self.body = Stage(body, 1, self.clock, config.precision, device).to(device)
         self.shrinkage = shrinkage(body)
-        self.codecs: dict[int, Compressor] = {ACTIVATION_2: codecs.activations[1], GRADIENT_1: codecs.gradients[0]}
+        self.coding = Coding.of(config, start.train_samples)
+        self.channels = channels_by_kind(codecs, self.coding)
         self.returns = {GRADIENT_1: trains(head), GRADIENT_2: trains(head, body)}
         self.updater = None
         if trains(body):
@@ -165,15 +170,14 @@ class Session:
     def _state(self) -> dict[str, Any]:
         return {
             "model": self.body.state_dict(),
-            "compressors": [codec.state for codec in self.codecs.values()],
+            "channels": [channel.state for channel in self.channels.values()],
             "updater": self.updater and self.updater.state_dict(),
         }
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         self.body.load_state_dict(state["model"])
-        for codec, learnt in zip(self.codecs.values(), state["compressors"], strict=True):
-            if learnt is not None:
-                codec.state = learnt
+        for channel, learnt in zip(self.channels.values(), state["channels"], strict=True):
+            channel.state = learnt
         if self.updater is not None:
             self.updater.load_state_dict(state["updater"])
 

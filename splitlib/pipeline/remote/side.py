@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from splitlib.pipeline.channel import Channel, Coding
+from splitlib.pipeline.parts import Codecs
 from splitlib.pipeline.remote.endpoint import Arrival, Endpoint
 from splitlib.pipeline.remote.wire import ACTIVATION_1, ACTIVATION_2, GRADIENT_1, GRADIENT_2, Frame, check_frame
 from splitlib.pipeline.schedule import BODY, BODY_GRADIENT, HEAD_GRADIENT, TAIL, Agenda, Task, order_of
@@ -14,6 +16,16 @@ from splitlib.timeline import COMPUTE, WAIT
 AWAITED_BY = {ACTIVATION_1: BODY, ACTIVATION_2: TAIL, GRADIENT_2: BODY_GRADIENT, GRADIENT_1: HEAD_GRADIENT}
 """Which work needs which kind of tensor."""
 Works = Mapping[str, Callable[[int], None]]
+
+
+def channels_by_kind(codecs: Codecs, coding: Coding) -> dict[int, Channel]:
+    """Return one side's channels at both cuts, cut by cut, activations before gradients."""
+    return {
+        ACTIVATION_1: coding.activations(codecs.activations[0]),
+        GRADIENT_1: coding.gradients(codecs.gradients[0]),
+        ACTIVATION_2: coding.activations(codecs.activations[1]),
+        GRADIENT_2: coding.gradients(codecs.gradients[1]),
+    }
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,12 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from splitlib.compressors import Compressor, Payload, decode
+from splitlib.compressors import Payload, decode
 from splitlib.errors import PayloadError
 
 MAGIC, VERSION = b"SF", 1
@@ -104,11 +105,18 @@ END = Frame(kind=ROOM)
 """Announces that no more comes."""
 
 
-def encode_frame(codec: Compressor, x: Tensor, frame: Frame, beside: Sequence[Tensor] = ()) -> tuple[Frame, Tensor]:
+class Encoder(Protocol):
+    """A compressor, or a channel that knows which tensor this is."""
+
+    def encode(self, x: Tensor, *, room: int = 0) -> Payload:
+        """As :meth:`splitlib.compressors.Compressor.encode`."""
+
+
+def encode_frame(encoder: Encoder, x: Tensor, frame: Frame, beside: Sequence[Tensor] = ()) -> tuple[Frame, Tensor]:
     """Return ``frame`` with its sizes filled in, and the message that carries ``x`` encoded: 1-d uint8 on the CPU."""
     extra = _pack_beside(beside)
     room = FRAME_BYTES + len(extra)
-    payload = codec.encode(x, room=room)
+    payload = encoder.encode(x, room=room)
     frame = dataclasses.replace(frame, payload_nbytes=payload.nbytes, beside_nbytes=len(extra))
     body = payload.message
     message = body.as_strided((room + body.numel(),), (1,), body.storage_offset() - room).cpu()
@@ -161,10 +169,16 @@ def decode_frame(frame: Frame, message: Tensor, device: torch.device) -> tuple[T
     Raises:
         PayloadError: as :func:`~splitlib.compressors.decode`.
     """
+    payload, beside = read_payload(frame, message, device)
+    return decode(payload), beside
+
+
+def read_payload(frame: Frame, message: Tensor, device: torch.device) -> tuple[Payload, tuple[Tensor, ...]]:
+    """Return the payload in ``message``, which it may share, and the tensors beside it, on ``device``."""
     start = FRAME_BYTES + frame.beside_nbytes
     beside = _unpack_beside(message[FRAME_BYTES:start].numpy().tobytes())
     payload = Payload(message[start : frame.nbytes].to(device, copy=device.type != "cpu"))
-    return decode(payload), tuple(tensor.to(device) for tensor in beside)
+    return payload, tuple(tensor.to(device) for tensor in beside)
 
 
 def check_frame(frame: Frame, expected: Frame) -> None:

@@ -1,0 +1,55 @@
+"""``headline``: the measured rows of the frontier beside the reported ones, printed, or written into a page."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from splitlib import frontier
+from splitlib.cli.settings import add_profile
+from splitlib.errors import ConfigError
+from splitlib.files import replace_section
+from splitlib.profiles import get_profile
+
+SECTION = "headline"
+HEADLINE_DESCRIPTION = """\
+Print the headline tables from the records in results/: bytes against accuracy on real data, measured and reported.
+
+Nothing is trained: rows without a record are left out. `make figures` writes them into the README.
+"""
+HEADLINE_EXAMPLES = """\
+examples:
+  python -m splitlib headline
+  python -m splitlib headline --write README.md
+"""
+
+
+def add_headline_options(parser: argparse.ArgumentParser) -> None:
+    """Add what ``headline`` takes."""
+    add_profile(parser)
+    parser.set_defaults(profile="real")
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE", help=f"put the tables between this file's marks <!-- {SECTION}: ... -->"
+    )
+
+
+def run_headline(options: argparse.Namespace) -> None:
+    """Print or write the tables."""
+    text = headline_text(options.profile)
+    if options.write is None:
+        print(text)
+        return
+    replace_section(options.write, SECTION, text)
+    print(f"wrote the section {SECTION} of {options.write}")
+
+
+def headline_text(profile: str) -> str:
+    """Return the tables of all tasks that have records at ``profile``; ConfigError if there are none."""
+    found = {task: frontier.recorded(task, get_profile(profile)) for task in frontier.TASKS}
+    texts = [frontier.markdown(task, runs) for task, runs in found.items() if runs[frontier.NONE]]
+    if not texts:
+        raise ConfigError(
+            f"no records of the frontier at profile {profile} in results/; "
+            f"python run_all.py --profile {profile} --only 11 makes them"
+        )
+    return "\n\n".join(texts)

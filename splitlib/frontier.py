@@ -1,0 +1,263 @@
+"""Bytes against accuracy: the rows of one study, what they came to, and every published row on the same scale.
+
+Levels of different models and data do not compare; what a method loses against no compression does. So every point is
+a ratio of bytes and a change of the task's metric, in points, against the row without compression of its own source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from splitlib import reported
+from splitlib.config import RunConfig
+from splitlib.experiment import sweep
+from splitlib.profiles import DOCUMENT_SETTINGS, Profile
+from splitlib.results import RunRecord, to_frame
+
+TASKS = ("cola", "cifar10")
+GOAL = 1 / 20
+"""Of the bytes: the ratio at which nothing should be lost."""
+NONE = "none"
+SEEDS = 3
+"""Runs of a row at the most."""
+
+Changes = Mapping[str, Any]
+
+
+def _sort(level_bits: int, bin_bits: int, edges: str = "least_error", zstd: int = 3) -> dict[str, Any]:
+    return {"level_bits": level_bits, "bin_bits": bin_bits, "edges": edges, "zstd": zstd}
+
+
+def _both(options: Changes, **more: Any) -> dict[str, Any]:
+    """Return the changes that give activations and gradients one codec."""
+    return {"compressor": "sort", "compressor_options": options, **more}
+
+
+def _each(activations: Changes, gradients: Changes, codec: str = "sort", **more: Any) -> dict[str, Any]:
+    """Return the changes that give activations and gradients a codec each."""
+    return {**_both(activations), "gradient_compressor": codec, "gradient_options": gradients, **more}
+
+
+_DOCUMENTS: dict[str, Changes] = {
+    NONE: {},
+    "sort 8 (the documents')": _both({"level_bits": 6, "bin_bits": 2}),
+    "sort 4 (the documents')": _both({"level_bits": 3, "bin_bits": 1}),
+}
+ROWS: Mapping[str, Mapping[str, Changes]] = {
+    "cola": {
+        **_DOCUMENTS,
+        "least error 4": _both(_sort(0, 4)),
+        "least error 5, no padding": _both(_sort(0, 5), padding="skipped"),
+        "least error 4, no padding": _both(_sort(0, 4), padding="skipped"),
+        "least error 3, no padding": _both(_sort(0, 3), padding="skipped"),
+        "least error 2, no padding": _both(_sort(0, 2), padding="skipped"),
+        "3 and 2 bits, no padding": _each(_sort(0, 3), _sort(0, 2), padding="skipped"),
+        "3 and 1 bits fed back, no padding": _each(
+            _sort(0, 3), _sort(0, 1), padding="skipped", error_feedback="gradients"
+        ),
+        "change 2, no padding": _both(_sort(0, 2), padding="skipped", coding="change"),
+    },
+    "cifar10": {
+        **_DOCUMENTS,
+        "least error 4": _both(_sort(0, 4)),
+        "least error 3": _both(_sort(0, 3)),
+        "least error 2": _both(_sort(0, 2)),
+        "3 and 2 bits": _each(_sort(0, 3), _sort(0, 2)),
+        "3 and 4 bits in blocks": _each(_sort(0, 3), {"bits": 4, "block": 256, "zstd": 3}, codec="uniform"),
+        "3 and 1 bits fed back": _each(_sort(0, 3), _sort(0, 1), error_feedback="gradients"),
+        "change 2": _both(_sort(0, 2), coding="change"),
+        "conv insert 0.07": {"partition": "conv_insert_type_2"},
+        "conv insert 0.07, least error 4": _both(_sort(0, 4), partition="conv_insert_type_2"),
+    },
+}
+"""By task and label, what a row changes of the task's settings. Two numbers are activations' and gradients' bits."""
+
+
+SIZES: Mapping[str, Mapping[str, Changes]] = {
+    "quick": {"cola": {"chunks": 2}, "cifar10": {"epochs": 3, "chunks": 2}},
+    # Few steps need larger ones, and batch norm needs more than the 8 images of the document's micro-batch for that.
+    "real": {"cifar10": {"image_size": 96, "epochs": 3, "chunks": 2, "lr": 0.03}},
+}
+"""By profile and task, what a study of so many rows changes of the profile's sizes."""
+REPEATED = (NONE, "least error 4, no padding", "least error 4")
+"""Rows that decide whether the goal is met, and so run with several seeds."""
+
+
+def configs(task: str) -> dict[str, RunConfig]:
+    """Return the rows of a task at the documents' own settings; a profile and :data:`SIZES` scale them.
+
+    >>> configs("cola")["least error 3, no padding"].padding
+    'skipped'
+    """
+    base = DOCUMENT_SETTINGS[task]
+    return {label: base.replace(**changes) for label, changes in ROWS[task].items()}
+
+
+def summary(runs: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
+    """Return one table row for each label that has records.
+
+    Columns: ``label``, ``ratio`` (bytes sent over bytes uncompressed), ``percent`` and ``sd`` (of the task's metric at
+    the last epoch), ``n``, ``change`` (points against no compression), ``collapsed`` (runs that predict one class) and
+    ``no_loss``: whether the change is above minus one standard deviation of the runs without compression. The last
+    epoch, not the best, because the best of several noisy ones flatters.
+    """
+    rows = []
+    base = to_frame(runs[NONE])["last_percent"]
+    for label, records in runs.items():
+        if not records:
+            continue
+        frame = to_frame(records)
+        percent = frame["last_percent"]
+        change = percent.mean() - base.mean()
+        rows.append(
+            {
+                "label": label,
+                "ratio": frame["compression_ratio"].mean(),
+                "percent": percent.mean(),
+                "sd": percent.std(),
+                "n": len(frame),
+                "change": change,
+                "collapsed": int(frame["collapsed"].sum()),
+                "no_loss": bool(change >= -base.std()) if len(base) > 1 else None,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+# Tables that give a ratio or bits and an accuracy, and the metric's column; a task's unit is points either way.
+_PUBLISHED = {
+    "cola": {
+        "001_2.2_cola_sort": "matthews_percent",
+        "002_1.2_decaying_linear": "accuracy_percent",
+        "002_1.2_decaying_linear_rate": "accuracy_percent",
+        "002_1.2_decaying_linear_l1": "accuracy_percent",
+        "002_1.2_decaying_linear_two_sets": "accuracy_percent",
+        "002_2.2_power_iteration": "accuracy_percent",
+        "003_2.2_cola": "accuracy_percent",
+    },
+    "cifar10": {
+        "000_2.2_two_machines": "accuracy_percent",
+        "001_2.1_cifar10_ablation": "accuracy_percent",
+        "001_2.2_cifar10_sort": "accuracy_percent",
+        "002_4.2_two_machines": "accuracy_percent",
+        "003_1.2_cifar10": "accuracy_percent",
+        "003_1.2_cifar10_scatter": "accuracy_percent",
+    },
+}
+
+
+_NEARLY_WHOLE = 0.5  # codes of 16 bits, which the documents themselves compare with where they have nothing wider
+
+
+def published(task: str) -> pd.DataFrame:
+    """Return every row of the documents that gives a ratio and an accuracy for the task.
+
+    Columns: ``method``, ``ratio``, ``percent``, ``change`` and ``source`` (document and section). The change is against
+    what its section compresses least; one that has nothing of half the bytes or more is compared with the rows of all
+    sections that send everything.
+
+    >>> published("cola").query("method == 'sort'")["change"].round(2).tolist()
+    [0.0, -0.57, -1.3, -64.5]
+    """
+    tables = [_points(reported.load(name), metric) for name, metric in _PUBLISHED[task].items()]
+    points = pd.concat(tables, ignore_index=True)
+    whole = points[points["ratio"] >= 1].groupby("metric")["percent"].mean()
+    bases = {}
+    for source, section in points.groupby("source"):
+        widest = section["ratio"].max()
+        least = section[section["ratio"] == widest]
+        bases[source] = least["percent"].mean() if widest >= _NEARLY_WHOLE else whole[section["metric"].iloc[0]]
+    points["change"] = points["percent"] - points["source"].map(bases)
+    return points.drop(columns="metric")
+
+
+def _points(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    ratio = table["compression_ratio"] if "compression_ratio" in table else pd.Series(float("nan"), index=table.index)
+    if "bits" in table:
+        bits = table["bits"].to_numpy(float, na_value=float("nan"))
+        ratio = ratio.fillna(pd.Series(bits / 32, index=table.index))
+    points = pd.DataFrame(
+        {
+            "method": table["compressor"],
+            "ratio": ratio.mask(table["compressor"] == NONE, 1.0).astype(float),
+            "percent": table[metric],
+            "metric": metric,
+            "source": table["document"] + " §" + table["section"],
+        }
+    )
+    return points.dropna(subset=["ratio", "percent"])
+
+
+# --- The headline ----------------------------------------------------------------------------------------------------
+
+# Rows that a document has too: which of its points answers.
+_ALSO_REPORTED = {
+    "sort 8 (the documents')": ("001 §2.2", "sort", 0.25),
+    "sort 4 (the documents')": ("001 §2.2", "sort", 0.125),
+    "conv insert 0.07": ("000 §2.2", "conv_insert", 0.07),
+}
+
+
+def headline(task: str, runs: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
+    """Return :func:`summary` with what the documents report of the same rows, as changes in points.
+
+    Columns added: ``reported_change`` and ``source``, blank where no document has the row.
+    """
+    told = published(task)
+    table = summary(runs)
+    found = {
+        label: told[(told["source"] == source) & (told["method"] == method) & (told["ratio"] == ratio)]
+        for label, (source, method, ratio) in _ALSO_REPORTED.items()
+    }
+    changes = {label: points["change"].mean() for label, points in found.items() if len(points)}
+    sources = {label: points["source"].iloc[0] for label, points in found.items() if len(points)}
+    return table.assign(reported_change=table["label"].map(changes), source=table["label"].map(sources).fillna(""))
+
+
+def sizes(profile: str, task: str) -> Changes:
+    """Return what the study changes of a profile's sizes for a task."""
+    return SIZES.get(profile, {}).get(task, {})
+
+
+def recorded(task: str, profile: Profile, *, seeds: int = SEEDS) -> dict[str, list[RunRecord]]:
+    """Return the records that exist of a task's rows at a profile, by label, in the order of the seeds."""
+    changes = sizes(profile.name, task)
+    scaled = {label: profile.scale(config, **changes) for label, config in configs(task).items()}
+    return sweep(scaled, seeds=seeds, recorded=True)
+
+
+def markdown(task: str, runs: Mapping[str, Sequence[RunRecord]]) -> str:
+    """Return the headline of a task as a Markdown table under a line that says what was measured on what."""
+    table, first = headline(task, runs), runs[NONE][0]
+    metric = f"{'Matthews correlation' if first.metric == 'matthews' else first.metric} [%]"
+    config = first.config
+    model = str(config.model).rsplit("/", 1)[-1]
+    size = f"{config.image_size} px" if config.kind == "vision" else f"{config.max_length} tokens"
+    lines = [
+        f"**{first.data_label}**, {model}, {size}, {config.epochs} epochs, partition {config.partition}; "
+        f"on {first.environment['hardware']}. Measured after the last epoch.",
+        "",
+        f"| row | bytes sent / uncompressed | {metric}, mean ± sd (n) | change | reported change | |",
+        "|---|---|---|---|---|---|",
+    ]
+    rows: Any = table.itertuples()  # whose columns no type knows
+    for row in rows:
+        spread = "" if row.n == 1 else f" ± {row.sd:.1f}"
+        told = "–" if pd.isna(row.reported_change) else f"{row.reported_change:+.1f} ({row.source})"
+        lines.append(
+            f"| {row.label} | {row.ratio:.4f} | {row.percent:.1f}{spread} ({row.n}) | {row.change:+.1f} | {told} | "
+            f"{_verdict(row)} |"
+        )
+    return "\n".join(lines)
+
+
+def _verdict(row: Any) -> str:
+    if row.label == NONE:
+        return "what the others are compared with"
+    words = ["predicts one class" if row.collapsed == row.n else ""]
+    if row.no_loss is not None and not row.collapsed:
+        words.append("within one sd of none" if row.no_loss else "loses more than one sd")
+    return ", ".join(filter(None, [*words, "1/20 of the bytes or fewer" if row.ratio <= GOAL else ""]))

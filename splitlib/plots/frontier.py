@@ -1,0 +1,63 @@
+"""The frontier: bytes against what is lost, measured rows and every published one in the same picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter
+
+from splitlib.plots import COLOURS, HATCHES, MARKERS, look
+
+_LINEAR = 2.0  # points around no loss that are drawn to scale; beyond, a collapse takes no more room than a slip
+
+
+def frontier(ax: Axes, told: pd.DataFrame, ours: pd.DataFrame, *, goal: float) -> None:
+    """Draw changes of a metric by ratio of bytes: published rows hollow, measured ones filled with their spread.
+
+    Args:
+        ax: where to draw.
+        told: columns ``method``, ``ratio``, ``change``; see :func:`splitlib.frontier.published`.
+        ours: columns ``label``, ``ratio``, ``change``, ``sd``, ``n``, ``collapsed``; see
+            :func:`splitlib.frontier.summary`.
+        goal: the ratio to reach without loss, marked by a line.
+    """
+    for position, (method, points) in enumerate(told.groupby("method", sort=False)):
+        ax.plot(
+            points["ratio"], points["change"], linestyle="none", marker=MARKERS[position % len(MARKERS)], color="0.45",
+            markerfacecolor="white", markersize=5, label=f"reported: {method}",
+        )  # fmt: skip
+    rows: Any = ours.itertuples()  # whose columns no type knows
+    for position, row in enumerate(rows):
+        style = look(position)
+        collapsed = f", {row.collapsed} predict one class" if row.collapsed else ""
+        ax.errorbar(
+            row.ratio, row.change, yerr=None if row.n == 1 else row.sd, color=style["color"], marker=style["marker"],
+            markersize=7, capsize=3, linestyle="none", label=f"measured: {row.label} (n={row.n}{collapsed})",
+        )  # fmt: skip
+    ax.axhline(0.0, color=COLOURS[6], linewidth=0.8)
+    ax.axvline(goal, color=COLOURS[6], linewidth=0.8, linestyle=":")
+    ax.annotate(f"1/{1 / goal:.0f}", (goal, 1.0), xycoords=("data", "axes fraction"), ha="center", va="bottom")
+    ax.set_xscale("log")
+    ax.set_yscale("symlog", linthresh=_LINEAR)
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+g}" if value else "0"))
+    ax.set_xlabel("bytes sent / bytes uncompressed")
+    drawing: Any = ax.get_figure(root=True)
+    drawing.legend(fontsize=7, loc="outside lower center", ncols=2)
+
+
+def bytes_by_row(ax: Axes, shares: pd.DataFrame, *, goal: float) -> None:
+    """Draw each row's shares of the uncompressed bytes, one column after the other, as one horizontal bar."""
+    left = pd.Series(0.0, index=shares.index)
+    for position, column in enumerate(map(str, shares.columns)):
+        ax.barh(
+            shares.index, shares[column], left=left, height=0.7, color=COLOURS[position], edgecolor="white",
+            linewidth=0, hatch=HATCHES[position], label=column,
+        )  # fmt: skip
+        left += shares[column]
+    ax.axvline(goal, color=COLOURS[6], linewidth=0.8, linestyle=":")
+    ax.set_xlabel(f"bytes sent / bytes uncompressed (dotted: 1/{1 / goal:.0f})")
+    ax.invert_yaxis()
+    ax.legend()

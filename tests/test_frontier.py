@@ -1,0 +1,105 @@
+"""Bytes against accuracy: the rows, their summary, what the documents have on the same scale, and the headline."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from splitlib import cli, frontier, results
+from splitlib.cli.headline import SECTION, headline_text
+from splitlib.errors import ConfigError
+from splitlib.files import replace_section
+from splitlib.profiles import get_profile
+from tests.support import record
+
+ROOT = Path(__file__).resolve().parent.parent
+REAL = get_profile("real")
+
+
+def runs_of(task, percents, **changes):
+    """Records of a row that end at these percentages, one for each seed."""
+    config = REAL.scale(frontier.configs(task)["none"]).replace(**changes)
+    made = []
+    for seed, percent in enumerate(percents):
+        base = record(config=config.replace(seed=seed), metric="matthews" if task == "cola" else "accuracy")
+        last = dataclasses.replace(base.history[-1], matthews=percent / 100, accuracy=percent / 100)
+        made.append(dataclasses.replace(base, history=(*base.history[:-1], last)))
+    return made
+
+
+@pytest.mark.parametrize("task", frontier.TASKS)
+def test_every_row_is_another_run_and_can_run_at_every_profile(task):
+    configs = frontier.configs(task)
+    for profile in ("smoke", "quick", "real", "paper"):
+        keys = {label: get_profile(profile).scale(config).key for label, config in configs.items()}
+        assert len(set(keys.values())) == len(configs), keys
+    assert next(iter(configs)) == frontier.NONE and configs[frontier.NONE].compressor == "none"
+
+
+def test_repeated_rows_are_rows():
+    assert set(frontier.REPEATED) <= {label for rows in frontier.ROWS.values() for label in rows}
+
+
+def test_a_change_is_against_no_compression_and_no_loss_is_within_its_spread():
+    runs = {"none": runs_of("cola", [60.0, 62.0]), "a": runs_of("cola", [60.5]), "b": runs_of("cola", [59.0])}
+    table = frontier.summary(runs).set_index("label")
+    assert table.loc["a", "change"] == pytest.approx(-0.5) and table.loc["b", "change"] == pytest.approx(-2.0)
+    assert table.loc["none", "sd"] == pytest.approx(2**0.5)
+    assert table["no_loss"].tolist() == [True, True, False]
+    assert table["n"].tolist() == [2, 1, 1]
+
+
+def test_one_run_without_compression_has_no_spread_to_judge_by():
+    table = frontier.summary({"none": runs_of("cola", [60.0]), "a": runs_of("cola", [60.0]), "not run": []})
+    assert table["no_loss"].tolist() == [None, None] and list(table["label"]) == ["none", "a"]
+
+
+def test_published_rows_are_all_that_give_a_ratio_and_an_accuracy():
+    cola, cifar10 = (frontier.published(task) for task in frontier.TASKS)
+    assert len(cola) == 4 + 14 + 4 + 2 and len(cifar10) == 12 + 8 + 4 + 3 + 14 + 9 - 5
+    sort = cola[cola["method"] == "sort"].set_index("ratio")["change"]
+    assert sort[0.125] == -64.5 and sort[0.25] == pytest.approx(-1.3)
+    assert cifar10[cifar10["ratio"] == 1.0]["change"].abs().max() < 0.1
+    assert not cola["change"].isna().any() and not cifar10["change"].isna().any()
+
+
+def test_the_headline_has_the_documents_rows_beside_the_measured_ones():
+    label = "sort 4 (the documents')"
+    table = frontier.headline("cola", {"none": runs_of("cola", [60.0]), label: runs_of("cola", [0.0])})
+    row = table.set_index("label").loc[label]
+    assert row["reported_change"] == -64.5 and row["source"] == "001 §2.2" and row["change"] == -60.0
+    assert table.set_index("label").loc["none", "source"] == ""
+
+
+def test_the_headline_comes_from_records_alone(tmp_path, capsys):
+    page = tmp_path / "page.md"
+    page.write_text(f"above\n<!-- {SECTION}: begin -->\nold\n<!-- {SECTION}: end -->\nbelow\n", encoding="utf-8")
+    assert cli.main(["headline", "--write", str(page)]) == 2
+    assert "no records of the frontier at profile real" in capsys.readouterr().err
+    for made in runs_of("cola", [19.6, 20.4]):
+        results.save_record(made)
+    assert cli.main(["headline", "--write", str(page)]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("above\n") and text.endswith("below\n") and "old" not in text
+    assert "| none | 1.0000 | 20.0 ± 0.6 (2) |" in text or re.search(
+        r"\| none \| [\d.]+ \| 20\.0 ± 0\.6 \(2\) \|", text
+    )
+
+
+def test_a_page_without_the_marks_stays_as_it_is(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("nothing here\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="needs the marks"):
+        replace_section(page, SECTION, "text")
+    assert page.read_text(encoding="utf-8") == "nothing here\n"
+    with pytest.raises(ConfigError, match="cannot read"):
+        replace_section(tmp_path / "none.md", SECTION, "text")
+
+
+def test_the_readmes_numbers_are_those_of_the_committed_records(monkeypatch):
+    """No number is typed by hand."""
+    monkeypatch.setenv("SPLITLIB_RESULTS", str(ROOT / "results"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = readme.split(f"<!-- {SECTION}: begin -->\n")[1].split(f"<!-- {SECTION}: end -->")[0]
+    assert shown.strip() == headline_text("real").strip()
