@@ -14,7 +14,7 @@ from splitlib import cli
 from splitlib.cli import gpu_steps
 from splitlib.config import RunConfig
 from splitlib.experiment import run
-from splitlib.headline import timed_rows, trained_rows
+from splitlib.gpu_rows import timed_rows, trained_rows
 from splitlib.profiles import get_profile
 from splitlib.results import all_records, load_record
 from splitlib.runtime import checkpoints_dir, results_dir

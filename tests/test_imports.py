@@ -32,7 +32,7 @@ ORDER = [
     "measuring",
     "planner",
     "reported",
-    "headline",
+    "gpu_rows",
     "comparison",
     "frontier",
     "plots",

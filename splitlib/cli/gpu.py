@@ -14,7 +14,7 @@ from splitlib.cli.gpu_steps import Clock, Study, TimeIsUp, compressors, split, t
 from splitlib.cli.settings import add_hub
 from splitlib.data import load_task
 from splitlib.errors import ConfigError
-from splitlib.headline import trained_rows
+from splitlib.gpu_rows import trained_rows
 from splitlib.profiles import PROFILES, get_profile
 from splitlib.runtime import hardware, pick_device, project_root
 

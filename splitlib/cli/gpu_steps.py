@@ -19,7 +19,7 @@ from splitlib.config import RunConfig
 from splitlib.errors import ConfigError
 from splitlib.experiment import run
 from splitlib.files import write_atomically, write_text
-from splitlib.headline import timed_rows
+from splitlib.gpu_rows import timed_rows
 from splitlib.measuring.batches import measure_in_turn
 from splitlib.measuring.gradients import compare_gradients
 from splitlib.measuring.records import timing_path
