@@ -74,9 +74,12 @@ def test_time_stops_a_run_which_goes_on_on_another_machine(tmp_path, monkeypatch
     assert load_record(row("sort 4")).history == run(row("sort 4"), fresh=True).history
 
 
-def test_every_seed_is_a_run(tmp_path):
-    assert cli.main([*SMOKE, "--only", "none", "--seeds", "2", "--out", str(tmp_path / "out")]) == 0
-    assert sorted(record.config.seed for record in all_records()) == [0, 1]
+def test_every_seed_is_a_run_and_the_table_holds_all_there_are(tmp_path):
+    for only in (["none", "--seeds", "2"], ["sort 4"]):
+        assert cli.main([*SMOKE, "--out", str(tmp_path / "out"), "--only", *only]) == 0
+    assert sorted(record.config.seed for record in all_records()) == [0, 0, 1]
+    table = pd.read_csv(tmp_path / "out" / "smoke-cpu-train.csv")
+    assert list(zip(table["row_label"], table["seed"], strict=True)) == [("none", 0), ("sort 4", 0), ("none", 1)]
 
 
 @pytest.mark.parametrize(

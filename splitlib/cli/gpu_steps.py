@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,7 @@ from splitlib.config import RunConfig
 from splitlib.errors import ConfigError
 from splitlib.experiment import run
 from splitlib.files import write_atomically, write_text
-from splitlib.gpu_rows import timed_rows
+from splitlib.gpu_rows import timed_rows, trained_rows
 from splitlib.measuring.batches import measure_in_turn
 from splitlib.measuring.gradients import compare_gradients
 from splitlib.measuring.records import timing_path
@@ -150,7 +151,6 @@ def train(study: Study) -> None:
     Raises:
         TimeIsUp: before the last row was trained.
     """
-    rows = []
     for label, config in study.runs():
         if study.clock.over and load_record(config) is None:
             raise TimeIsUp
@@ -167,10 +167,23 @@ def train(study: Study) -> None:
                 raise TimeIsUp from None
             raise
         study.keep(record_path(config))
-        rows.append({"row_label": label} | record.row())
-        write_text(study.table("train"), pd.DataFrame(rows).to_csv(index=False))
-        best, ratio = rows[-1]["best_percent"], record.compression_ratio
-        print(f"{label}, seed {config.seed}: {best:.2f} % at best, {ratio:.4f} of the bytes", flush=True)
+        write_text(study.table("train"), pd.DataFrame(_trained(study.profile)).to_csv(index=False))
+        best = 100 * record.best.accuracy
+        print(
+            f"{label}, seed {config.seed}: {best:.2f} % at best, {record.compression_ratio:.4f} of the bytes",
+            flush=True,
+        )
+
+
+def _trained(profile: Profile) -> Iterator[dict[str, Any]]:
+    """Yield a table row for every record there is, of all rows, seed by seed until one has none."""
+    rows = {label: profile.scale(config) for label, config in trained_rows().items()}
+    for seed in itertools.count():
+        records = {label: load_record(config.replace(seed=config.seed + seed)) for label, config in rows.items()}
+        found = [{"row_label": label} | record.row() for label, record in records.items() if record is not None]
+        if not found:
+            return
+        yield from found
 
 
 def waiting(study: Study) -> list[tuple[str, RunConfig]]:
