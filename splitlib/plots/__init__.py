@@ -186,8 +186,7 @@ def points_by_row(ax: Axes, table: pd.DataFrame) -> None:
     step = 0.6 / max(1, len(table.columns) - 1)
     for position, column in enumerate(map(str, table.columns)):
         places = [row - 0.3 + step * position for row in range(len(table))]
-        colour, marker = COLOURS[position % len(COLOURS)], MARKERS[position % len(MARKERS)]
-        ax.plot(places, table[column], linestyle="none", color=colour, marker=marker, label=column)
+        ax.plot(places, table[column], **{**look(position), "linestyle": "none"}, label=column)
     ax.set_yscale("log")
     ax.set_xticks(range(len(table)), list(map(str, table.index)))
     ax.set_xlim(-0.5, len(table) - 0.5)
