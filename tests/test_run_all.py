@@ -18,7 +18,7 @@ import nbformat
 import pytest
 
 import run_all
-from splitlib.tally import FILE_NAME, count_records, note_record
+from splitlib.tally import FILE_NAME, RECORDED, count_records, note_record
 from splitlib.workbook.console import Console
 from splitlib.workbook.engine import nearest_heading
 from splitlib.workbook.page import point_latest
@@ -391,3 +391,13 @@ def test_latest_is_a_plain_file_where_links_are_refused(tmp_path: Path, monkeypa
     monkeypatch.setattr(os, "symlink", refuse)
     point_latest(tmp_path / "first")
     assert (tmp_path / "latest").read_text() == "first\n"
+
+
+def test_recorded_reaches_the_kernels_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(RECORDED, raising=False)
+    show = "from splitlib import notebook\nprint(notebook.start('01_one', profile='smoke').recorded)"
+    write_notebook(tmp_path, "01_one", show)
+    for options, said in (((), "False"), (("--recorded",), "True")):
+        cells = run(tmp_path, *options).notebook("01_one").cells
+        assert said in "".join(out.get("text", "") for cell in cells for out in cell.get("outputs", []))
+    assert RECORDED not in os.environ

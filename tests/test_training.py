@@ -148,6 +148,13 @@ def test_a_sweep_runs_each_row_with_each_seed_once():
     assert runs["sort"][0].compression_ratio < 0.3 < runs["none"][0].compression_ratio
 
 
+def test_a_sweep_of_records_trains_nothing():
+    rows = {"there": TINY.replace(epochs=1), "not there": TINY.replace(epochs=1, lr=1e-3)}
+    made = experiment.sweep({"there": rows["there"]}, seeds=2)["there"]
+    found = experiment.sweep(rows, seeds=3, recorded=True)
+    assert found == {"there": made, "not there": []}
+
+
 def test_divergence_ends_the_run_and_is_flagged():
     record = experiment.run(TINY.replace(lr=1e30, optimizer="sgd"))
     assert record.diverged
