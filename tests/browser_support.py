@@ -130,6 +130,10 @@ class Visit:
         picture: bytes = self.until(what, other, seconds)
         return picture
 
+    def clipboard(self) -> str:
+        """Return the text on the clipboard."""
+        return str(self.page.evaluate("navigator.clipboard.readText()"))
+
     def screenshot(self, name: str, of: Locator | None = None) -> Path:
         """Keep what is seen, all of it or one part, as PNG."""
         self._screenshots.mkdir(parents=True, exist_ok=True)
@@ -176,6 +180,7 @@ def visit(lab: Lab, folder: Path, screenshots: Path, mark: Mapping[str, str]) ->
             env={**os.environ, **mark},
             viewport={"width": 1400, "height": 1100},
         )
+        browser.grant_permissions(["clipboard-read"])
         try:
             seen = Visit(browser.pages[0], lab, screenshots)
             try:

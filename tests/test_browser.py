@@ -159,8 +159,16 @@ def share_trained(visitor: Visit) -> float:
 
 
 def copies(visitor: Visit) -> None:
-    """The line to copy says what is on screen."""
+    """A click puts each text on the clipboard, and says so; the first is the command that trains what is on screen."""
     visitor.tab("Copy")
-    line = visitor.page.locator(".splitlib-copy-0 textarea")
-    visitor.until("the command to copy", lambda: "--compressor sort" in line.input_value())
-    assert line.input_value().startswith("python -m splitlib run")
+    areas = visitor.page.locator(".splitlib-copy textarea")
+    visitor.until("the command to copy", lambda: "--compressor sort" in areas.first.input_value())
+    visitor.screenshot("playground_copy", playground(visitor))
+    buttons = visitor.page.locator(".splitlib-copy-button")
+    assert buttons.count() == areas.count()
+    for place in range(areas.count()):
+        text = areas.nth(place).input_value()
+        buttons.nth(place).click()
+        visitor.until("the clipboard to hold the text", lambda text=text: visitor.clipboard() == text)
+        visitor.until("the button to say so", lambda place=place: buttons.nth(place).text_content() == "Copied")
+    assert areas.first.input_value().startswith("python -m splitlib run")

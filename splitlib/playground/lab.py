@@ -38,6 +38,7 @@ CSS = """<style>
 .splitlib-problem {font-size: 14px; line-height: 20px; padding: 6px 10px; border-left: 4px solid #D55E00}
 .splitlib-note {font-size: 12px; line-height: 16px; color: var(--jp-ui-font-color2, #555); margin: 2px 0}
 .splitlib-playground .lm-TabBar-tab {flex: 0 0 142px !important; max-width: none !important}
+.splitlib-copy-head {display: flex; gap: 10px; align-items: baseline; margin-top: 6px}
 .splitlib-table {font-size: 12px; line-height: 17px; border-collapse: collapse}
 .splitlib-table th {text-align: left; padding: 2px 10px 2px 4px; border-bottom: 1px solid #999; vertical-align: bottom}
 .splitlib-table td {text-align: left; padding: 2px 10px 2px 4px; border-bottom: 1px solid #ddd}
