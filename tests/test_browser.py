@@ -11,12 +11,16 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from splitlib.runtime import results_dir
 from tests.browser_support import Visit, missing, visit
 from tests.jupyter_support import ROOT, jupyter_lab, marked, nothing_left_behind
 
@@ -57,7 +61,7 @@ def test_the_playground(tmp_path: Path) -> None:
         visitor.page.keyboard.press("Control+b")  # the list of files makes room
         visitor.run_all(240)
         playground(visitor).scroll_into_view_if_needed()
-        for step in (moves_sliders, sees_each_view, asks_the_impossible, trains_and_stops, copies):
+        for step in STEPS:
             step(visitor)
             assert visitor.errors == [], f"noticed while a visitor {step.__name__}"
         visitor.page.evaluate("console.error('heard')")
@@ -172,3 +176,27 @@ def copies(visitor: Visit) -> None:
         visitor.until("the clipboard to hold the text", lambda text=text: visitor.clipboard() == text)
         visitor.until("the button to say so", lambda place=place: buttons.nth(place).text_content() == "Copied")
     assert areas.first.input_value().startswith("python -m splitlib run")
+
+
+def reproduces(visitor: Visit) -> None:
+    """The copied command gives the very record of *Train this*: in another process, and trained once."""
+    visitor.tab("Train this")
+    visitor.move_slider("epochs", "Home")
+    visitor.page.locator(".splitlib-train-button").click()
+    visitor.until("training to end", lambda: "finished" in visitor.text(".splitlib-train-status"), 60)
+    (record,) = results_dir().iterdir()
+    before = record.read_bytes(), record.stat().st_mtime_ns
+    visitor.tab("Copy")
+    command = visitor.page.locator(".splitlib-copy-0 textarea")
+    visitor.until("the command to name the epochs", lambda: "--epochs 20" not in command.input_value())
+    visitor.page.locator(".splitlib-copy-button").first.click()
+    python, *words = shlex.split(visitor.clipboard())
+    assert python == "python"
+    told = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert told.returncode == 0, told.stderr
+    assert str(record) in told.stdout
+    assert [*results_dir().iterdir()] == [record]
+    assert (record.read_bytes(), record.stat().st_mtime_ns) == before, "it was found, not trained again"
+
+
+STEPS = (moves_sliders, sees_each_view, asks_the_impossible, trains_and_stops, copies, reproduces)
