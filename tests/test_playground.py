@@ -1,5 +1,6 @@
 """The playground's parts and the whole, without a browser: values are set on the widgets and their traits read."""
 
+import gc
 import io
 import shlex
 from pathlib import Path
@@ -338,3 +339,13 @@ def test_a_compressor_that_loses_the_tensor_is_not_recommended(screen):
     recommended = screen.answer.value.split("fastest with an error up to 0.1: ")[1].split(",")[0]
     (found,) = [each for each in scene.compared if each.label == recommended]
     assert found.worst <= TOLERABLE_ERROR
+
+
+def test_the_garbage_collector_does_not_look_through_what_is_loaded(bench, capsys):
+    """Its rounds through all of torch took longer than the 300 ms that a control may."""
+    before = gc.get_freeze_count()
+    try:
+        Playground(VISION, bench=bench).show()
+        assert gc.get_freeze_count() > before + 100_000
+    finally:
+        gc.unfreeze()

@@ -7,6 +7,8 @@ each other quickly, as from a moving slider, are shown together.
 from __future__ import annotations
 
 import asyncio
+import atexit
+import gc
 import time
 from collections.abc import Callable
 from html import escape
@@ -85,6 +87,7 @@ class Playground:
         """Display the playground, then measure what its first view shows, with a progress bar."""
         display(self.box)
         self.refresh()
+        _spare_pauses()
 
     def refresh(self) -> None:
         """Show what the controls say, now; a choice that cannot be is explained instead."""
@@ -176,6 +179,15 @@ def _problem(kind: str, text: str) -> str:
 
 def _ms(seconds: float) -> str:
     return f"{1e3 * seconds:,.0f} ms" if seconds >= 0.01 else f"{1e3 * seconds:.3g} ms"
+
+
+def _spare_pauses() -> None:
+    """Keep what is loaded by now out of the garbage collector's rounds.
+
+    Drawing leaves much garbage in cycles; with all of torch to look through, one round in 25 drawings took 0.8 s.
+    """
+    gc.freeze()
+    atexit.register(gc.unfreeze)  # what counts its references at exit would report leaks
 
 
 def _running_loop() -> Any:
