@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from matplotlib.figure import Figure
 from PIL import Image
 
 import run_all
@@ -21,9 +22,10 @@ from splitlib.playground import outlook
 from splitlib.playground.bench import Bench, Codec, rank_note
 from splitlib.playground.choice import Choice, read_words, words
 from splitlib.playground.copying import papermill_parameters, plan_command, train_command
-from splitlib.playground.lab import TOLERABLE_ERROR, Playground
+from splitlib.playground.lab import STALE, TOLERABLE_ERROR, Playground
 from splitlib.playground.levels import edges_and_levels
 from splitlib.playground.scene import Scene
+from splitlib.plots import playground as figures
 from splitlib.workbook.studies import read_studies
 
 SORT = {"compressor": "sort", "options": {"level_bits": 3, "bin_bits": 2, "edges": "cube_root"}}
@@ -267,6 +269,18 @@ def test_everything_says_what_it_is_and_of_which_data(screen):
     assert "predicted" in screen.answer.value
 
 
+def test_errors_of_tokens_below_the_least_have_no_bar():
+    """Nothing lost was once drawn as bars that filled the picture, and a long sentence as words over each other."""
+    axes = Figure().subplots(2, 1)
+    tokens, errors = [f"word{place}" for place in range(128)], np.full(128, 1e-3)
+    figures.error_by_token(axes[0], tokens, np.zeros(128), np.zeros(128))
+    figures.error_by_token(axes[1], tokens, np.zeros(128), errors)
+    drawn = [[bar.get_height() for bar in ax.patches if bar.get_height() > 0] for ax in axes]
+    assert drawn == [[], [1e-3] * 128]
+    assert [text.get_text() for text in axes[0].texts] == ["no error"]
+    assert 30 < len(axes[1].get_xticks()) <= figures.MOST_WORDS
+
+
 # --- Bad input -------------------------------------------------------------------------------------------------------
 
 
@@ -274,11 +288,13 @@ def test_three_micro_batches_of_a_batch_of_two(screen):
     screen.controls.batch_size.value, screen.controls.chunks.value = 2, 3
     assert "batch_size 2 is smaller than chunks 3" in screen.problem.value
     assert screen.answer.value == ""
+    assert STALE in screen.tabs._dom_classes, "what is below is of an earlier choice"
     screen.controls.chunks.value = 2  # single samples, of one value a channel at this size: torch's batch norm fails
     assert "leaves single samples" in screen.problem.value
     screen.controls.chunks.value = 1
     assert screen.problem.value == ""
     assert screen.answer.value
+    assert STALE not in screen.tabs._dom_classes
 
 
 def test_more_than_sixteen_bits_a_code(screen):

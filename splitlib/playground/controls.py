@@ -39,7 +39,7 @@ class Controls:
         self._base, self._changed, self._quiet = choice, changed, False
         self.task = _line(ipywidgets.Dropdown, "task", options=_TASKS, value=choice.task)
         self.data = _line(ipywidgets.Dropdown, "data", options=["embedded", "real"], value=choice.data)
-        self.hub = _line(ipywidgets.Text, "hub mirror", value=choice.hub, placeholder="folder; empty: $SPLITLIB_HUB",
+        self.hub = _line(ipywidgets.Text, "hub mirror", value=choice.hub, placeholder="empty: $SPLITLIB_HUB",
                          continuous_update=False)  # fmt: skip
         self.model = _line(ipywidgets.Dropdown, "model")
         self.partition = _line(ipywidgets.Dropdown, "partition")
@@ -89,7 +89,7 @@ class Controls:
             self.task.value, self.data.value, self.hub.value = choice.task, choice.data, choice.hub
             self.activations.show(choice.compressor, choice.options)
             self.gradients.show(choice.gradient_compressor, choice.gradient_options)
-            _choose(self.model, MODELS[kind], choice.model)
+            _choose(self.model, MODELS[kind], choice.model, short=True)
             _choose(self.partition, [*PARTITIONS[kind][1:], "custom"], choice.partition)
             self.cuts.value, self.batch_size.value, self.chunks.value = choice.cuts, choice.batch_size, choice.chunks
             self.rate.value, self.latency.value, self.epochs.value = choice.mbit, choice.latency_ms, choice.epochs
@@ -217,9 +217,13 @@ def _option(name: str, value: Any) -> ipywidgets.Widget:
     return _line(kind, title, value=value)
 
 
-def _choose(widget: ipywidgets.Dropdown, options: Any, value: str) -> None:
-    """Offer ``options``, and ``value`` even if it is none of them: the config says what is wrong with it."""
-    widget.options = [*options] if value in options else [*options, value]
+def _choose(widget: ipywidgets.Dropdown, options: Any, value: str, *, short: bool = False) -> None:
+    """Offer ``options``, and ``value`` even if it is none of them: the config says what is wrong with it.
+
+    A ``short`` one is shown without the folders of its name, for which there is no room.
+    """
+    offered = [*options] if value in options else [*options, value]
+    widget.options = [(each.rsplit("/", 1)[-1], each) for each in offered] if short else offered
     widget.value = value
 
 

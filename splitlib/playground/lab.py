@@ -32,6 +32,7 @@ from splitlib.playground.views import AtTheCut, Cheapest, Seen, Timeline
 SETTLE_SECONDS = 0.06  # a slider that moves sends a value every few milliseconds
 TOLERABLE_ERROR = 0.1  # of the variance; what is sent with more is not recommended
 REDRAW_SECONDS = 0.4  # of the live curve, at most so often
+STALE = "splitlib-stale"  # what is below is not what the controls say: it is impossible, or being measured
 CSS = """<style>
 .splitlib-group {font-weight: 600; margin-top: 8px; width: 310px}
 .splitlib-group {border-bottom: 1px solid var(--jp-border-color2, #ccc)}
@@ -41,6 +42,7 @@ CSS = """<style>
 .splitlib-note {font-size: 12px; line-height: 16px; color: var(--jp-ui-font-color2, #555); margin: 2px 0}
 .splitlib-playground .lm-TabBar-tab {flex: 0 0 142px !important; max-width: none !important}
 .splitlib-copy-head {display: flex; gap: 10px; align-items: baseline; margin-top: 6px}
+.splitlib-stale {opacity: 0.4}
 .splitlib-table {font-size: 12px; line-height: 17px; border-collapse: collapse}
 .splitlib-table th {text-align: left; padding: 2px 10px 2px 4px; border-bottom: 1px solid #999; vertical-align: bottom}
 .splitlib-table td {text-align: left; padding: 2px 10px 2px 4px; border-bottom: 1px solid #ddd}
@@ -97,7 +99,9 @@ class Playground:
             self.views[self.tabs.selected_index or 0].draw(scene)
             self.answer.value = f'<div class="splitlib-answer">{_answer(scene)}</div>'
             self.problem.value = "".join(_problem("Note:", note) for note in scene.notes)
+            self.tabs.remove_class(STALE)
         except SplitlibError as error:
+            self.tabs.add_class(STALE)
             self.problem.value = _problem("Not possible:", str(error))
             self.answer.value = ""
             self.train.blocked()
@@ -148,6 +152,8 @@ class Playground:
         self.bar.layout.visibility = "visible" if text else "hidden"
         self.bar.value = share
         self.doing.value = f'<div class="splitlib-note">{escape(text)}</div>' if text else ""
+        if text:
+            self.tabs.add_class(STALE)
 
     def _trained(self) -> None:
         """Called from the training thread: draw in the event loop's thread, and not after every step."""
