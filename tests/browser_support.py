@@ -104,6 +104,15 @@ class Visit:
         for key in keys or ("ArrowRight",):
             self.control(label).locator(".noUi-handle").press(key)
 
+    def type_into(self, label: str, text: str) -> None:
+        """Replace what stands in a field, key by key, and leave the field."""
+        field = self.control(label).locator("input")
+        field.press("Control+a")
+        field.press("Delete")
+        field.press_sequentially(text)
+        field.press("Enter")
+        field.blur()
+
     def tab(self, title: str) -> None:
         """Bring a tab of the widgets to the front."""
         self.page.locator(".jupyter-widget-tab .lm-TabBar-tab", has_text=title).click()

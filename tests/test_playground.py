@@ -318,6 +318,28 @@ def test_the_highest_rank_is_no_mistake():
 
 
 @pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"mbit": 0.0}, "mbit must be a number from 1 to 100000, not 0.0"),
+        ({"mbit": "fast"}, "not 'fast'"),
+        ({"latency_ms": -1.0}, "latency_ms must be a number from 0 to 10000, not -1.0"),
+        ({"chunks": 100}, "chunks must be a number from 1 to 32, not 100"),
+        ({"epochs": 50}, "epochs must be a number from 1 to 20, not 50"),
+    ],
+)
+def test_a_parameter_that_no_control_could_show_is_no_other_in_silence(change, words):
+    """Sliders used to take the nearest number they have."""
+    with pytest.raises(ConfigError, match=words):
+        Choice.from_parameters(**change)
+
+
+def test_an_unknown_option_is_explained_in_place(bench):
+    lab = Playground(VISION.replace(options={"edges": "sharp"}), bench=bench)
+    lab.refresh()
+    assert "'sharp'" in lab.problem.value
+
+
+@pytest.mark.parametrize(
     ("cuts", "words"),
     [("", "give both"), ("3", "need two cuts"), ("9,3", "must rise"), ("a", "must be numbers"), ("3,99", "needs more")],
 )
