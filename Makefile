@@ -27,9 +27,10 @@ lab: $(BUILT)  ## open the notebooks in JupyterLab
 test: $(BUILT)  ## run the tests
 	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
 
-bench: $(BUILT)  ## measure compressors and pipelines beside others (benchmarks/README.md)
+bench: $(BUILT)  ## measure compressors, pipelines and the playground (benchmarks/README.md)
 	@$(BIN)/python -m benchmarks.compressors $(ARGS)
 	@$(BIN)/python -m benchmarks.pipelines $(ARGS)
+	@$(BIN)/python -m benchmarks.playground $(ARGS)
 
 figures: $(BUILT)  ## draw the README's tables and figures anew from the records in results/, train nothing
 	@$(BIN)/python run_all.py --profile real --recorded --only $(RECORDED) $(ARGS)

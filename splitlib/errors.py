@@ -1,11 +1,15 @@
 """The errors a user can cause, each one line that names the value and the remedy.
 
-The command line prints these without a traceback; anything else is a bug and shows one.
+The command line and notebooks print these without a traceback; anything else is a bug and shows one.
 """
 
 
 class SplitlibError(Exception):
     """Base of every error a user can act on."""
+
+    def _render_traceback_(self) -> list[str]:
+        """Return the lines that IPython shows in place of a traceback."""
+        return [f"splitlib: error: {self}"]
 
 
 class ConfigError(SplitlibError, ValueError):

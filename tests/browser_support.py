@@ -104,6 +104,15 @@ class Visit:
         for key in keys or ("ArrowRight",):
             self.control(label).locator(".noUi-handle").press(key)
 
+    def type_into(self, label: str, text: str) -> None:
+        """Replace what stands in a field, key by key, and leave the field."""
+        field = self.control(label).locator("input")
+        field.press("Control+a")
+        field.press("Delete")
+        field.press_sequentially(text)
+        field.press("Enter")
+        field.blur()
+
     def tab(self, title: str) -> None:
         """Bring a tab of the widgets to the front."""
         self.page.locator(".jupyter-widget-tab .lm-TabBar-tab", has_text=title).click()
@@ -129,6 +138,10 @@ class Visit:
 
         picture: bytes = self.until(what, other, seconds)
         return picture
+
+    def clipboard(self) -> str:
+        """Return the text on the clipboard."""
+        return str(self.page.evaluate("navigator.clipboard.readText()"))
 
     def screenshot(self, name: str, of: Locator | None = None) -> Path:
         """Keep what is seen, all of it or one part, as PNG."""
@@ -176,6 +189,7 @@ def visit(lab: Lab, folder: Path, screenshots: Path, mark: Mapping[str, str]) ->
             env={**os.environ, **mark},
             viewport={"width": 1400, "height": 1100},
         )
+        browser.grant_permissions(["clipboard-read"])
         try:
             seen = Visit(browser.pages[0], lab, screenshots)
             try:

@@ -11,12 +11,16 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from splitlib.runtime import results_dir
 from tests.browser_support import Visit, missing, visit
 from tests.jupyter_support import ROOT, jupyter_lab, marked, nothing_left_behind
 
@@ -57,7 +61,7 @@ def test_the_playground(tmp_path: Path) -> None:
         visitor.page.keyboard.press("Control+b")  # the list of files makes room
         visitor.run_all(240)
         playground(visitor).scroll_into_view_if_needed()
-        for step in (moves_sliders, sees_each_view, asks_the_impossible, trains_and_stops, copies):
+        for step in STEPS:
             step(visitor)
             assert visitor.errors == [], f"noticed while a visitor {step.__name__}"
         visitor.page.evaluate("console.error('heard')")
@@ -123,14 +127,42 @@ def sees_each_view(visitor: Visit) -> None:
 
 
 def asks_the_impossible(visitor: Visit) -> None:
-    """Q + S over 16 is explained in place, and taking it back brings the answer back."""
-    impossible = re.compile("Not possible:(.*)", flags=re.DOTALL)
+    """What cannot be is explained in place, each in its words; taking it back brings the answer back."""
     visitor.move_slider("level bits Q", "End")
-    problem = visitor.until("the explanation", lambda: impossible.search(visitor.text(".splitlib-problem")))
-    assert "level_bits 16" in problem[1]
+    explained(visitor, "level_bits 16 + bin_bits 2 must come to 1 to 16 bits")
     visitor.screenshot("playground_not_possible", playground(visitor))
     visitor.move_slider("level bits Q", "Home", *["ArrowRight"] * 6)
-    visitor.until("the explanation to go", lambda: not impossible.search(visitor.text(".splitlib-problem")))
+    possible(visitor)
+
+    size = visitor.control("batch size").locator("input").input_value()
+    visitor.type_into("batch size", "2")
+    explained(visitor, "batch_size 2 is smaller than chunks 3")
+    visitor.type_into("batch size", "many")  # which a number's field does not take
+    visitor.type_into("batch size", size)
+    possible(visitor)
+
+    compressor = visitor.page.locator(".splitlib-activations select")
+    compressor.select_option(label="power_iteration")
+    visitor.move_slider("rank", "End")
+    explained(visitor, "Rank 64 is more than activation 1 has")
+    compressor.select_option(label="sort")
+    possible(visitor)
+
+    for typed in ("fast", "-5", ""):
+        visitor.type_into("latency [ms]", typed)
+        possible(visitor)
+    visitor.type_into("latency [ms]", "10")
+    possible(visitor)
+
+
+def explained(visitor: Visit, words: str) -> None:
+    """Wait until these words stand where problems are explained."""
+    visitor.until(f"{words!r} to be explained", lambda: words in visitor.text(".splitlib-problem"))
+
+
+def possible(visitor: Visit) -> None:
+    """Wait until nothing is explained and the answer stands at the top."""
+    visitor.until("the explanation to go", lambda: not visitor.text(".splitlib-problem"))
     assert "ms a batch" in settles(visitor)
 
 
@@ -159,8 +191,40 @@ def share_trained(visitor: Visit) -> float:
 
 
 def copies(visitor: Visit) -> None:
-    """The line to copy says what is on screen."""
+    """A click puts each text on the clipboard, and says so; the first is the command that trains what is on screen."""
     visitor.tab("Copy")
-    line = visitor.page.locator(".splitlib-copy-0 textarea")
-    visitor.until("the command to copy", lambda: "--compressor sort" in line.input_value())
-    assert line.input_value().startswith("python -m splitlib run")
+    areas = visitor.page.locator(".splitlib-copy textarea")
+    visitor.until("the command to copy", lambda: "--compressor sort" in areas.first.input_value())
+    visitor.screenshot("playground_copy", playground(visitor))
+    buttons = visitor.page.locator(".splitlib-copy-button")
+    assert buttons.count() == areas.count()
+    for place in range(areas.count()):
+        text = areas.nth(place).input_value()
+        buttons.nth(place).click()
+        visitor.until("the clipboard to hold the text", lambda text=text: visitor.clipboard() == text)
+        visitor.until("the button to say so", lambda place=place: buttons.nth(place).text_content() == "Copied")
+    assert areas.first.input_value().startswith("python -m splitlib run")
+
+
+def reproduces(visitor: Visit) -> None:
+    """The copied command gives the very record of *Train this*: in another process, and trained once."""
+    visitor.tab("Train this")
+    visitor.move_slider("epochs", "Home")
+    visitor.page.locator(".splitlib-train-button").click()
+    visitor.until("training to end", lambda: "finished" in visitor.text(".splitlib-train-status"), 60)
+    (record,) = results_dir().iterdir()
+    before = record.read_bytes(), record.stat().st_mtime_ns
+    visitor.tab("Copy")
+    command = visitor.page.locator(".splitlib-copy-0 textarea")
+    visitor.until("the command to name the epochs", lambda: "--epochs 20" not in command.input_value())
+    visitor.page.locator(".splitlib-copy-button").first.click()
+    python, *words = shlex.split(visitor.clipboard())
+    assert python == "python"
+    told = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert told.returncode == 0, told.stderr
+    assert str(record) in told.stdout
+    assert [*results_dir().iterdir()] == [record]
+    assert (record.read_bytes(), record.stat().st_mtime_ns) == before, "it was found, not trained again"
+
+
+STEPS = (moves_sliders, sees_each_view, asks_the_impossible, trains_and_stops, copies, reproduces)

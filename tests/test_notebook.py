@@ -5,6 +5,7 @@ import dataclasses
 import matplotlib
 import pandas as pd
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 from splitlib import notebook, plots
 from splitlib.comparison import compare
@@ -163,3 +164,9 @@ def test_a_range_that_was_not_run_says_so():
         plots.ranges_and_points(axes[0], ranges, {"a": [2.5]})
         assert [label.get_text() for label in axes[0].get_yticklabels()] == ["a", "b (not run)"]
         assert [list(line.get_xdata()) for line in axes[0].get_lines()] == [[2.5], []]
+
+
+def test_an_error_a_user_can_act_on_is_one_line_in_a_cell(capsys):
+    shell = InteractiveShell()
+    shell.run_cell("from splitlib.errors import ConfigError\nraise ConfigError('bits must be from 1 to 16, not 99')")
+    assert capsys.readouterr().out.strip() == "splitlib: error: bits must be from 1 to 16, not 99"

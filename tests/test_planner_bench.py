@@ -12,7 +12,7 @@ from splitlib.pipeline.parts import make_parts
 from splitlib.pipeline.remote.link import Link
 from splitlib.pipeline.remote.simulated import SimulatedServer
 from splitlib.planner import costs_path, plan
-from splitlib.planner.bench import relative_error
+from splitlib.planner.codecs import relative_error
 from tests.support import TINY, TINY_VISION, timing_of
 
 CPU = torch.device("cpu")

@@ -1,5 +1,6 @@
 """The playground's parts and the whole, without a browser: values are set on the widgets and their traits read."""
 
+import gc
 import io
 import shlex
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from matplotlib.figure import Figure
 from PIL import Image
 
 import run_all
@@ -20,9 +22,10 @@ from splitlib.playground import outlook
 from splitlib.playground.bench import Bench, Codec, rank_note
 from splitlib.playground.choice import Choice, read_words, words
 from splitlib.playground.copying import papermill_parameters, plan_command, train_command
-from splitlib.playground.lab import TOLERABLE_ERROR, Playground
+from splitlib.playground.lab import STALE, TOLERABLE_ERROR, Playground
 from splitlib.playground.levels import edges_and_levels
 from splitlib.playground.scene import Scene
+from splitlib.plots import playground as figures
 from splitlib.workbook.studies import read_studies
 
 SORT = {"compressor": "sort", "options": {"level_bits": 3, "bin_bits": 2, "edges": "cube_root"}}
@@ -266,6 +269,18 @@ def test_everything_says_what_it_is_and_of_which_data(screen):
     assert "predicted" in screen.answer.value
 
 
+def test_errors_of_tokens_below_the_least_have_no_bar():
+    """Nothing lost was once drawn as bars that filled the picture, and a long sentence as words over each other."""
+    axes = Figure().subplots(2, 1)
+    tokens, errors = [f"word{place}" for place in range(128)], np.full(128, 1e-3)
+    figures.error_by_token(axes[0], tokens, np.zeros(128), np.zeros(128))
+    figures.error_by_token(axes[1], tokens, np.zeros(128), errors)
+    drawn = [[bar.get_height() for bar in ax.patches if bar.get_height() > 0] for ax in axes]
+    assert drawn == [[], [1e-3] * 128]
+    assert [text.get_text() for text in axes[0].texts] == ["no error"]
+    assert 30 < len(axes[1].get_xticks()) <= figures.MOST_WORDS
+
+
 # --- Bad input -------------------------------------------------------------------------------------------------------
 
 
@@ -273,11 +288,13 @@ def test_three_micro_batches_of_a_batch_of_two(screen):
     screen.controls.batch_size.value, screen.controls.chunks.value = 2, 3
     assert "batch_size 2 is smaller than chunks 3" in screen.problem.value
     assert screen.answer.value == ""
+    assert STALE in screen.tabs._dom_classes, "what is below is of an earlier choice"
     screen.controls.chunks.value = 2  # single samples, of one value a channel at this size: torch's batch norm fails
     assert "leaves single samples" in screen.problem.value
     screen.controls.chunks.value = 1
     assert screen.problem.value == ""
     assert screen.answer.value
+    assert STALE not in screen.tabs._dom_classes
 
 
 def test_more_than_sixteen_bits_a_code(screen):
@@ -298,6 +315,28 @@ def test_the_highest_rank_is_no_mistake():
     x = torch.zeros(2, 18, 64)
     assert rank_note(Codec.of("power_iteration", {"rank": 18}), "activation 1", x) == ""
     assert "at most 18 ranks" in rank_note(Codec.of("power_iteration", {"rank": "18,19"}), "activation 2", x)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"mbit": 0.0}, "mbit must be a number from 1 to 100000, not 0.0"),
+        ({"mbit": "fast"}, "not 'fast'"),
+        ({"latency_ms": -1.0}, "latency_ms must be a number from 0 to 10000, not -1.0"),
+        ({"chunks": 100}, "chunks must be a number from 1 to 32, not 100"),
+        ({"epochs": 50}, "epochs must be a number from 1 to 20, not 50"),
+    ],
+)
+def test_a_parameter_that_no_control_could_show_is_no_other_in_silence(change, words):
+    """Sliders used to take the nearest number they have."""
+    with pytest.raises(ConfigError, match=words):
+        Choice.from_parameters(**change)
+
+
+def test_an_unknown_option_is_explained_in_place(bench):
+    lab = Playground(VISION.replace(options={"edges": "sharp"}), bench=bench)
+    lab.refresh()
+    assert "edges must be one of" in lab.problem.value and "sharp" in lab.problem.value
 
 
 @pytest.mark.parametrize(
@@ -338,3 +377,13 @@ def test_a_compressor_that_loses_the_tensor_is_not_recommended(screen):
     recommended = screen.answer.value.split("fastest with an error up to 0.1: ")[1].split(",")[0]
     (found,) = [each for each in scene.compared if each.label == recommended]
     assert found.worst <= TOLERABLE_ERROR
+
+
+def test_the_garbage_collector_does_not_look_through_what_is_loaded(bench, capsys):
+    """Its rounds through all of torch took longer than the 300 ms that a control may."""
+    before = gc.get_freeze_count()
+    try:
+        Playground(VISION, bench=bench).show()
+        assert gc.get_freeze_count() > before + 100_000
+    finally:
+        gc.unfreeze()

@@ -83,3 +83,12 @@ def test_every_rule_has_its_row_of_edges_above_the_density():
         assert rows.get_xlim() == axes[0].get_xlim()
         below, above = axes[0].get_window_extent(), drawing._suptitle.get_window_extent()
         assert below.y1 < rows.get_window_extent().y0 and rows.get_window_extent().y1 < above.y0
+
+
+def test_slanted_names_end_under_their_ticks():
+    with plots.figure("title") as (_, (ax,)):
+        ax.set_xticks(range(2), ["none", "power iteration"])
+        plots.slanted(ax, 20)
+    for place, label in enumerate(ax.get_xticklabels()):
+        assert (label.get_ha(), label.get_rotation_mode(), label.get_rotation()) == ("right", "anchor", 20)
+        assert label.get_position()[0] == place

@@ -4,11 +4,13 @@ import math
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splitlib.errors import ConfigError
+from splitlib.pipeline.gpipe import gpipe_seconds
 from splitlib.pipeline.predict import (
     _RANKS,
     SCHEDULES,
@@ -224,6 +226,17 @@ def test_no_worker_does_two_things_at_once_and_all_is_done(schedule, work, link,
     assert sum(s.nbytes for s in found.spans) == chunks * sum(getattr(work, name).nbytes for name in MESSAGES)
 
 
+@given(
+    work=works, chunks=chunk_counts, rates=st.lists(st.floats(1, 1e5), min_size=1, max_size=4), last=st.floats(0.1, 1)
+)
+@settings(max_examples=60, deadline=None)
+def test_gpipe_over_many_links_at_once_is_the_simulation_over_each(work, chunks, rates, last):
+    work = replace(work, head_backward=last)  # else what takes no time is no span, and the prediction ends before it
+    found = gpipe_seconds(work, chunks=chunks, mbit=np.array(rates), latency_ms=20)
+    links = [LinkModel.symmetric(rate, 20) for rate in rates]
+    assert found == pytest.approx([predict(work, chunks=chunks, link=each, schedule="gpipe").seconds for each in links])
+
+
 # --- Break-even ------------------------------------------------------------------------------------------------------
 
 
@@ -252,6 +265,9 @@ def test_the_ideal_is_the_busiest_of_all():
 def test_impossible_settings_are_named(change, message):
     with pytest.raises(ConfigError, match=message):
         predict(EVERY_PASS_A_SECOND, **{"chunks": 1, "link": INSTANT, **change})
+    if "chunks" in change:
+        with pytest.raises(ConfigError, match=message):
+            gpipe_seconds(EVERY_PASS_A_SECOND, mbit=np.ones(1), **change)
 
 
 def test_impossible_numbers_are_named():

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import datetime
 import statistics
-import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from splitlib.config import RunConfig
 from splitlib.experiment import prepare
-from splitlib.measuring.batches import stages_of, synchronize
+from splitlib.measuring.batches import stages_of
 from splitlib.metering import count_macs
 from splitlib.partition import Unit, cuts, units
-from splitlib.pipeline.engine import batch_loss
-from splitlib.pipeline.remote.wire import ACTIVATION_1, Frame, decode_frame, encode_frame
+from splitlib.pipeline.remote.wire import ACTIVATION_1, Frame, encode_frame
 from splitlib.pipeline.stage import Clock, Stage
 from splitlib.planner.candidates import codec, named_partitions
+from splitlib.planner.codecs import WARMUP, in_turn
 from splitlib.planner.costs import (
-    ACTIVATION,
     CodecCost,
     Costs,
     Layer,
@@ -34,12 +32,11 @@ from splitlib.planner.costs import (
     read_costs,
     save_costs,
 )
+from splitlib.planner.passes import Pass, Tensors, Values, timed
 from splitlib.progress import Progress
 from splitlib.runtime import environment
 
-T = TypeVar("T")
-Values = tuple[Tensor, ...]
-REPEATS, WARMUP = 5, 2
+REPEATS = 5
 
 
 @dataclass(frozen=True, order=True)
@@ -171,7 +168,7 @@ class Bench:
         saved = [p.detach().clone() for p in self.model.parameters()]
         for parameter in self.model.parameters():
             parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
-        seconds = [_timed(updater.optimizer.step)[1] for _ in range(WARMUP + REPEATS)]
+        seconds = [timed(updater.optimizer.step)[1] for _ in range(WARMUP + REPEATS)]
         with torch.no_grad():
             for parameter, value in zip(self.model.parameters(), saved, strict=True):
                 parameter.copy_(value)
@@ -185,10 +182,10 @@ class Bench:
         """
         inputs, labels = self.batch
         chunk = tuple(x[:size].to(self.device) for x in inputs)
-        runs: list[_Pass] = []
+        runs: list[Pass] = []
         tensors: Tensors | None = None
         for _ in range(WARMUP + repeats if repeats else 1):
-            run = _Pass(self.stages)
+            run = Pass(self.stages)
             run.forward(chunk, labels[:size].to(self.device), share=size / len(labels))
             run.backward(self.trainer.updater.scale)
             self.trainer.updater.zero_grad()
@@ -198,7 +195,7 @@ class Bench:
         assert tensors is not None
         return ({size: self._times(runs[WARMUP:], tensors)} if repeats else {}), tensors
 
-    def _times(self, runs: Sequence[_Pass], tensors: Tensors) -> LayerTimes:
+    def _times(self, runs: Sequence[Pass], tensors: Tensors) -> LayerTimes:
         first, *_ = tensors.outputs
         frame, _ = encode_frame(codec("none"), first, Frame(kind=ACTIVATION_1), tensors.beside)
         return LayerTimes(
@@ -224,105 +221,6 @@ class Bench:
             for each, cost in zip(here, found, strict=True):
                 progress.advance()
                 yield each.key, cost
-
-
-@dataclass(frozen=True)
-class Tensors:
-    """What one micro-batch sends over each possible cut."""
-
-    outputs: Sequence[Tensor]
-    """Of each layer."""
-    gradients: Sequence[Tensor | None]
-    """Of each layer's input."""
-    beside: Values
-
-    def at(self, direction: str, cut: int) -> Tensor | None:
-        """Return the tensor at the cut after ``cut`` layers; None for a gradient that nothing needs."""
-        return self.outputs[cut - 1] if direction == ACTIVATION else self.gradients[cut]
-
-
-@dataclass
-class _Pass:
-    """One micro-batch through all layers and back, each cut off from the next as at a cut."""
-
-    stages: Sequence[Stage]
-    leaves: list[Tensor] = field(default_factory=list)
-    outputs: list[Tensor] = field(default_factory=list)
-    forward_seconds: list[float] = field(default_factory=list)
-    backward_seconds: list[float] = field(default_factory=list)
-
-    def forward(self, inputs: Values, labels: Tensor, *, share: float) -> None:
-        """Go forward; the last layer's time has the loss in it, which is ``share`` of the batch's."""
-        values, needed = inputs, False
-        for number, stage in enumerate(self.stages):
-            leaf = values[0].detach().requires_grad_(needed)
-            last = number == len(self.stages) - 1
-            made, seconds = _timed(self._run, stage, (leaf, *values[1:]), labels if last else None, share)
-            self.leaves.append(leaf)
-            self.outputs.append(made[0])
-            self.forward_seconds.append(seconds)
-            values, needed = made, made[0].requires_grad
-
-    def _run(self, stage: Stage, values: Values, labels: Tensor | None, share: float) -> Values:
-        made: Values = stage(values, 0)
-        return made if labels is None else (batch_loss(made[0], labels) * share,)
-
-    def backward(self, scale: Callable[[Tensor], Tensor]) -> None:
-        """Go back as far as anything trains."""
-        upstream: Tensor | None = None
-        seconds = []
-        for output, leaf in zip(reversed(self.outputs), reversed(self.leaves), strict=True):
-            if not output.requires_grad:
-                seconds.append(0.0)
-                continue
-            target = scale(output) if upstream is None else output
-            seconds.append(_timed(target.backward, upstream)[1])
-            upstream = leaf.grad
-        self.backward_seconds = seconds[::-1]
-
-
-def in_turn(specs: Sequence[str], x: Tensor, repeats: int) -> list[CodecCost]:
-    """Return the costs of compressors on one tensor, as an engine would send it, measured in turn."""
-    codecs = [codec(spec) for spec in specs]
-    encode: list[list[float]] = [[] for _ in codecs]
-    decode: list[list[float]] = [[] for _ in codecs]
-    nbytes, errors = [0] * len(codecs), [0.0] * len(codecs)
-    for number in range(WARMUP + repeats):
-        for place, each in enumerate(codecs):
-            (frame, message), seconds = _timed(encode_frame, each, x.detach(), Frame(kind=ACTIVATION_1))
-            (back, _), later = _timed(decode_frame, frame, message, x.device)
-            if number >= WARMUP:
-                encode[place].append(seconds)
-                decode[place].append(later)
-            nbytes[place], errors[place] = message.numel(), relative_error(back, x)
-    medians = ([statistics.median(each) for each in column] for column in (encode, decode))
-    return [
-        CodecCost(nbytes=n, encode=e, decode=d, error=error)
-        for n, e, d, error in zip(nbytes, *medians, errors, strict=True)
-    ]
-
-
-def relative_error(back: Tensor, x: Tensor) -> float:
-    """Return the mean squared error over the variance (over the mean square where all values are the same).
-
-    Tensors with inf or NaN travel as they are, so these values count as exact.
-
-    >>> relative_error(torch.tensor([0.0, 0.0]), torch.tensor([-1.0, 1.0]))
-    1.0
-    """
-    x = x.detach().double()
-    squared = (back.double() - x).nan_to_num(0.0, 0.0, 0.0).square().mean().item()
-    spread = x.var(correction=0).item() or x.square().mean().item()
-    return squared / spread if squared else 0.0
-
-
-def _timed(run: Callable[..., T], *arguments: Any) -> tuple[T, float]:
-    """Return what ``run`` returns, and how long it took."""
-    synchronize()
-    start = time.perf_counter()
-    result = run(*arguments)
-    synchronize()
-    return result, time.perf_counter() - start
 
 
 def _name(unit: Unit) -> str:

@@ -20,6 +20,15 @@ MODELS = {
 }
 # What a machine without the hub can build at random; every other model comes with its weights.
 _BUILT_IN = ("mobilenet_v2", "roberta-base")
+LIMITS: Mapping[str, tuple[float, float]] = {
+    "mbit": (1.0, 1e5),
+    "latency_ms": (0.0, 1e4),
+    "batch_size": (1, 4096),
+    "chunks": (1, 32),
+    "epochs": (1, 20),
+}
+"""Of the numbers that controls can show."""
+_FILLED = ("batch_size", "chunks", "epochs")  # where 0 takes what the profile would
 _OPTIONS_EXAMPLE = "'level_bits 6, bin_bits 2'"
 
 
@@ -47,6 +56,14 @@ class Choice:
     """Of the link, each direction."""
     latency_ms: float = 10.0
     epochs: int = 2
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in LIMITS.items():
+            value = getattr(self, name)
+            if value == 0 and name in _FILLED:
+                continue
+            if not (isinstance(value, int | float) and low <= value <= high):
+                raise ConfigError(f"{name} must be a number from {low:g} to {high:g}, not {value!r}")
 
     def config(self) -> RunConfig:
         """Return the run this choice means.
@@ -84,6 +101,8 @@ class Choice:
             "model": self.model or str(config.model),
             "partition": self.partition or str(config.partition),
             "batch_size": self.batch_size or config.batch_size,
+            "chunks": self.chunks or config.chunks,
+            "epochs": self.epochs or min(config.epochs, int(LIMITS["epochs"][1])),
         }
         return self.replace(**given)
 

@@ -14,7 +14,7 @@ from splitlib.compressors.edges import RULES
 from splitlib.config import PARTITIONS, task_kind
 from splitlib.data.tasks import TASKS
 from splitlib.options import parameters
-from splitlib.playground.choice import MODELS, SAME, Choice
+from splitlib.playground.choice import LIMITS, MODELS, SAME, Choice
 from splitlib.plots.timing import rate_text
 
 WIDTH = "310px"
@@ -39,13 +39,13 @@ class Controls:
         self._base, self._changed, self._quiet = choice, changed, False
         self.task = _line(ipywidgets.Dropdown, "task", options=_TASKS, value=choice.task)
         self.data = _line(ipywidgets.Dropdown, "data", options=["embedded", "real"], value=choice.data)
-        self.hub = _line(ipywidgets.Text, "hub mirror", value=choice.hub, placeholder="folder; empty: $SPLITLIB_HUB",
+        self.hub = _line(ipywidgets.Text, "hub mirror", value=choice.hub, placeholder="empty: $SPLITLIB_HUB",
                          continuous_update=False)  # fmt: skip
         self.model = _line(ipywidgets.Dropdown, "model")
         self.partition = _line(ipywidgets.Dropdown, "partition")
         self.cuts = _line(ipywidgets.Text, "cuts", placeholder="such as 3,10", continuous_update=False)
-        self.batch_size = _line(ipywidgets.BoundedIntText, "batch size", min=1, max=4096)
-        self.chunks = _line(ipywidgets.IntSlider, "micro-batches", min=1, max=32)
+        self.batch_size = _line(ipywidgets.BoundedIntText, "batch size", **_limits("batch_size"))
+        self.chunks = _line(ipywidgets.IntSlider, "micro-batches", **_limits("chunks"))
         self.activations = CodecControls("activations", list(COMPRESSORS), choice.compressor, choice.options)
         self.gradients = CodecControls(
             "gradients", [SAME, *COMPRESSORS], choice.gradient_compressor, choice.gradient_options
@@ -56,8 +56,8 @@ class Controls:
         for preset, rate in PRESETS.items():
             if rate == choice.mbit:
                 self.preset.value = preset
-        self.latency = _line(ipywidgets.BoundedFloatText, "latency [ms]", min=0, max=10_000, step=1)
-        self.epochs = _line(ipywidgets.IntSlider, "epochs", min=1, max=20)
+        self.latency = _line(ipywidgets.BoundedFloatText, "latency [ms]", **_limits("latency_ms"), step=1)
+        self.epochs = _line(ipywidgets.IntSlider, "epochs", **_limits("epochs"))
         self.show(choice)
         self.box = self._arranged()
         self._watch()
@@ -89,7 +89,7 @@ class Controls:
             self.task.value, self.data.value, self.hub.value = choice.task, choice.data, choice.hub
             self.activations.show(choice.compressor, choice.options)
             self.gradients.show(choice.gradient_compressor, choice.gradient_options)
-            _choose(self.model, MODELS[kind], choice.model)
+            _choose(self.model, MODELS[kind], choice.model, short=True)
             _choose(self.partition, [*PARTITIONS[kind][1:], "custom"], choice.partition)
             self.cuts.value, self.batch_size.value, self.chunks.value = choice.cuts, choice.batch_size, choice.chunks
             self.rate.value, self.latency.value, self.epochs.value = choice.mbit, choice.latency_ms, choice.epochs
@@ -209,7 +209,9 @@ def _option(name: str, value: Any) -> ipywidgets.Widget:
         widget.value = value
         return widget
     if name in ("edges", "dtype"):
-        return _line(ipywidgets.Dropdown, title, options=list(RULES if name == "edges" else CASTS), value=value)
+        widget = _line(ipywidgets.Dropdown, title)
+        _choose(widget, RULES if name == "edges" else CASTS, value)
+        return widget
     if name in _RANGES:
         low, high = _RANGES[name]
         return _line(ipywidgets.IntSlider, title, min=min(low, value), max=max(high, value), value=value)
@@ -217,10 +219,19 @@ def _option(name: str, value: Any) -> ipywidgets.Widget:
     return _line(kind, title, value=value)
 
 
-def _choose(widget: ipywidgets.Dropdown, options: Any, value: str) -> None:
-    """Offer ``options``, and ``value`` even if it is none of them: the config says what is wrong with it."""
-    widget.options = [*options] if value in options else [*options, value]
+def _choose(widget: ipywidgets.Dropdown, options: Any, value: str, *, short: bool = False) -> None:
+    """Offer ``options``, and ``value`` even if it is none of them: the config says what is wrong with it.
+
+    A ``short`` one is shown without the folders of its name, for which there is no room.
+    """
+    offered = [*options] if value in options else [*options, value]
+    widget.options = [(each.rsplit("/", 1)[-1], each) for each in offered] if short else offered
     widget.value = value
+
+
+def _limits(name: str) -> dict[str, float]:
+    low, high = LIMITS[name]
+    return {"min": low, "max": high}
 
 
 def _line(kind: Any, title: str, **traits: Any) -> Any:

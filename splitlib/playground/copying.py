@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable
+from html import escape
 
 import ipywidgets
 
@@ -77,6 +78,16 @@ def _hub(choice: Choice) -> str:
     return f" --hub {shlex.quote(choice.hub)}" if choice.hub and choice.data == "real" else ""
 
 
+# A browser lets a page write to the clipboard only while it handles a click. So the page does it: by way of the kernel
+# it would come too late where that is busy. navigator.clipboard is newer, but is missing where the page comes from
+# another machine without TLS. What was copied stays selected, and what could not be can be copied by hand.
+_COPY = """
+this.closest('.splitlib-copy').querySelector('textarea').select();
+this.textContent = document.execCommand('copy') ? 'Copied' : 'Press Ctrl-C';
+setTimeout(() => { this.textContent = 'Copy'; }, 1500);
+"""
+_BUTTON = f'<button class="jupyter-button splitlib-copy-button" onclick="{escape(_COPY)}">Copy</button>'
+
 TEXTS: dict[str, Callable[[Scene], str]] = {
     "As a command: train this": train_command,
     "As a command: predict its time per batch over this link": plan_command,
@@ -87,21 +98,23 @@ TEXTS: dict[str, Callable[[Scene], str]] = {
 
 
 class Copy:
-    """A text area for each kind of text; Ctrl-A and Ctrl-C in one copy all of it."""
+    """A text area for each kind of text, and a button that copies all of it."""
 
     title = "Copy"
 
     def __init__(self) -> None:
-        layout = ipywidgets.Layout(width="100%", height="auto")
+        layout = ipywidgets.Layout(width="auto", height="auto")
         self.areas = {name: ipywidgets.Textarea(rows=2, layout=layout) for name in TEXTS}
-        lines: list[ipywidgets.Widget] = []
+        boxes = []
         for number, (name, area) in enumerate(self.areas.items()):
-            area.add_class(f"splitlib-copy-{number}")
-            lines += [ipywidgets.HTML(f'<div class="splitlib-group">{name}</div>'), area]
-        self.box = ipywidgets.VBox(lines)
+            head = ipywidgets.HTML(f'<div class="splitlib-copy-head">{_BUTTON}<b>{escape(name)}</b></div>')
+            boxes.append(ipywidgets.VBox([head, area]))
+            for place in ("splitlib-copy", f"splitlib-copy-{number}"):  # the button finds its text by the first
+                boxes[-1].add_class(place)
+        self.box = ipywidgets.VBox(boxes)
 
     def draw(self, scene: Scene) -> None:
         """Write every text."""
         for name, text in TEXTS.items():
             self.areas[name].value = text(scene)
-            self.areas[name].rows = max(2, 1 + len(text(scene)) // 110, text(scene).count("\n") + 1)
+            self.areas[name].rows = max(2, 1 + len(text(scene)) // 100, text(scene).count("\n") + 1)

@@ -7,6 +7,8 @@ each other quickly, as from a moving slider, are shown together.
 from __future__ import annotations
 
 import asyncio
+import atexit
+import gc
 import time
 from collections.abc import Callable
 from html import escape
@@ -30,6 +32,7 @@ from splitlib.playground.views import AtTheCut, Cheapest, Seen, Timeline
 SETTLE_SECONDS = 0.06  # a slider that moves sends a value every few milliseconds
 TOLERABLE_ERROR = 0.1  # of the variance; what is sent with more is not recommended
 REDRAW_SECONDS = 0.4  # of the live curve, at most so often
+STALE = "splitlib-stale"  # what is below is not what the controls say: it is impossible, or being measured
 CSS = """<style>
 .splitlib-group {font-weight: 600; margin-top: 8px; width: 310px}
 .splitlib-group {border-bottom: 1px solid var(--jp-border-color2, #ccc)}
@@ -38,6 +41,8 @@ CSS = """<style>
 .splitlib-problem {font-size: 14px; line-height: 20px; padding: 6px 10px; border-left: 4px solid #D55E00}
 .splitlib-note {font-size: 12px; line-height: 16px; color: var(--jp-ui-font-color2, #555); margin: 2px 0}
 .splitlib-playground .lm-TabBar-tab {flex: 0 0 142px !important; max-width: none !important}
+.splitlib-copy-head {display: flex; gap: 10px; align-items: baseline; margin-top: 6px}
+.splitlib-stale {opacity: 0.4}
 .splitlib-table {font-size: 12px; line-height: 17px; border-collapse: collapse}
 .splitlib-table th {text-align: left; padding: 2px 10px 2px 4px; border-bottom: 1px solid #999; vertical-align: bottom}
 .splitlib-table td {text-align: left; padding: 2px 10px 2px 4px; border-bottom: 1px solid #ddd}
@@ -84,6 +89,7 @@ class Playground:
         """Display the playground, then measure what its first view shows, with a progress bar."""
         display(self.box)
         self.refresh()
+        _spare_pauses()
 
     def refresh(self) -> None:
         """Show what the controls say, now; a choice that cannot be is explained instead."""
@@ -93,7 +99,9 @@ class Playground:
             self.views[self.tabs.selected_index or 0].draw(scene)
             self.answer.value = f'<div class="splitlib-answer">{_answer(scene)}</div>'
             self.problem.value = "".join(_problem("Note:", note) for note in scene.notes)
+            self.tabs.remove_class(STALE)
         except SplitlibError as error:
+            self.tabs.add_class(STALE)
             self.problem.value = _problem("Not possible:", str(error))
             self.answer.value = ""
             self.train.blocked()
@@ -144,6 +152,8 @@ class Playground:
         self.bar.layout.visibility = "visible" if text else "hidden"
         self.bar.value = share
         self.doing.value = f'<div class="splitlib-note">{escape(text)}</div>' if text else ""
+        if text:
+            self.tabs.add_class(STALE)
 
     def _trained(self) -> None:
         """Called from the training thread: draw in the event loop's thread, and not after every step."""
@@ -175,6 +185,15 @@ def _problem(kind: str, text: str) -> str:
 
 def _ms(seconds: float) -> str:
     return f"{1e3 * seconds:,.0f} ms" if seconds >= 0.01 else f"{1e3 * seconds:.3g} ms"
+
+
+def _spare_pauses() -> None:
+    """Keep what is loaded by now out of the garbage collector's rounds.
+
+    Drawing leaves much garbage in cycles; with all of torch to look through, one round in 25 drawings took 0.8 s.
+    """
+    gc.freeze()
+    atexit.register(gc.unfreeze)  # what counts its references at exit would report leaks
 
 
 def _running_loop() -> Any:

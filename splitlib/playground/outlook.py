@@ -6,19 +6,19 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from splitlib.config import RunConfig
+from splitlib.pipeline.gpipe import Seconds, gpipe_seconds
 from splitlib.pipeline.predict import LinkModel, Message, Prediction, Work, predict
 from splitlib.playground.bench import Bench, Codec, Encoded
 from splitlib.plots.timing import rate_text
 
 SCHEDULE = "gpipe"  # what the engine in_process runs, and with it the command that is copied
 RATES = tuple(float(rate) for rate in np.geomspace(1, 1e5, 11))  # Mbit/s: two to a decade
-_STEPS = 3  # towards a crossing; the rate is shown to two digits
+_FINE = np.geomspace(RATES[0], RATES[-1], 201)  # a rate where two lines cross is shown to two digits
 NONE, CHOSEN = "none", "on screen"
 TENSORS = ("activation 1", "gradient 1", "activation 2", "gradient 2")
 _RIVALS = (
@@ -56,7 +56,7 @@ class Candidate:
 
     def seconds(self, link: LinkModel) -> float:
         """Return the predicted time per batch."""
-        return seconds(self.work, self.chunks, link)
+        return batch(self.work, self.chunks, link).seconds
 
 
 def codecs_of(config: RunConfig) -> tuple[Codec, Codec]:
@@ -90,67 +90,38 @@ def _message(encoded: Encoded) -> Message:
     return Message(nbytes=mean, encode=encoded.encode, decode=encoded.decode)
 
 
-@lru_cache(maxsize=4096)
-def seconds(work: Work, chunks: int, link: LinkModel) -> float:
-    """Return the predicted time per batch."""
-    return batch(work, chunks, link).seconds
-
-
 @lru_cache(maxsize=64)
 def batch(work: Work, chunks: int, link: LinkModel) -> Prediction:
     """Return the predicted batch with its spans."""
     return predict(work, chunks=chunks, link=link, schedule=SCHEDULE)
 
 
+@lru_cache(maxsize=256)
+def by_rate(work: Work, chunks: int, latency_ms: float) -> Seconds:
+    """Return the predicted time per batch at the rates where crossings are looked for."""
+    return gpipe_seconds(work, chunks=chunks, mbit=_FINE, latency_ms=latency_ms)
+
+
 def times(candidates: Sequence[Candidate], latency_ms: float) -> dict[str, list[float]]:
     """Return seconds per batch at each of :data:`RATES`, by label."""
-    links = [LinkModel.symmetric(rate, latency_ms) for rate in RATES]
-    return {each.label: [each.seconds(link) for link in links] for each in candidates}
-
-
-def crossings(one: Candidate, other: Candidate, latency_ms: float) -> list[float]:
-    """Return the rates in Mbit/s at which two candidates take equally long."""
-    links = [LinkModel.symmetric(rate, latency_ms) for rate in RATES]
-    gains = [one.seconds(link) - other.seconds(link) for link in links]
-    found = []
-    for ends, (first, second) in zip(pairwise(RATES), pairwise(gains), strict=True):
-        if (first > 0) != (second > 0):
-            found.append(_between(one, other, ends, (first, second), latency_ms))
-    return found
-
-
-def _between(
-    one: Candidate, other: Candidate, ends: tuple[float, float], gains: tuple[float, float], latency_ms: float
-) -> float:
-    """Return the rate between ``ends`` where the gain is 0, by false position on the logarithm, as Illinois does it."""
-    (low, high), (below, above) = ends, gains
-    rate = low
-    for _ in range(_STEPS):
-        share = below / (below - above)
-        rate = float(low * (high / low) ** share)
-        link = LinkModel.symmetric(rate, latency_ms)
-        gain = one.seconds(link) - other.seconds(link)
-        if (gain > 0) == (below > 0):
-            low, below, above = rate, gain, above / 2
-        else:
-            high, above, below = rate, gain, below / 2
-        if not gain:
-            break
-    return rate
+    step = len(_FINE) // (len(RATES) - 1)
+    return {each.label: by_rate(each.work, each.chunks, latency_ms)[::step].tolist() for each in candidates}
 
 
 def pays(one: Candidate, none: Candidate, latency_ms: float) -> list[tuple[float, float]]:
     """Return from which link rate to which, in Mbit/s, ``one`` takes less time than ``none``.
 
-    At a link's slow end bytes decide, at its fast end the codec's own time does.
+    At a link's slow end bytes decide, at its fast end the codec's own time does. Times are sums of the work and of
+    bytes over the rate, so between two neighbouring rates the gain is taken as straight over the rate's inverse.
     """
-    ends = [RATES[0], *crossings(one, none, latency_ms), RATES[-1]]
-    spans = []
-    for low, high in pairwise(ends):
-        middle = LinkModel.symmetric((low * high) ** 0.5, latency_ms)
-        if one.seconds(middle) < none.seconds(middle):
-            spans.append((low, high))
-    return spans
+    gains = by_rate(none.work, none.chunks, latency_ms) - by_rate(one.work, one.chunks, latency_ms)
+    ends = [RATES[0]] if gains[0] > 0 else []
+    for place in np.flatnonzero((gains[:-1] > 0) != (gains[1:] > 0)):
+        share = gains[place] / (gains[place] - gains[place + 1])
+        low, high = 1 / _FINE[place], 1 / _FINE[place + 1]
+        ends.append(float(1 / (low + share * (high - low))))
+    ends += [RATES[-1]] if gains[-1] > 0 else []
+    return list(zip(ends[::2], ends[1::2], strict=True))
 
 
 def in_words(spans: Sequence[tuple[float, float]]) -> str:

@@ -20,6 +20,8 @@ from splitlib.plots import playground as figures
 from splitlib.plots.timing import gantt, rate_text
 from splitlib.timeline import CLIENT, COMPUTE, SERVER
 
+MAPS_HEIGHT = 2.9  # inches, of three square pictures side by side
+
 
 class View:
     """One tab. ``draw`` shows a scene; ``again`` is called when one of the view's own controls was moved."""
@@ -30,7 +32,7 @@ class View:
 
     def __init__(self, again: Callable[[], None]) -> None:
         self._again = again
-        self.canvas = Canvas(name=type(self).__name__.lower())
+        self.canvas = Canvas(type(self).__name__.lower())
         self.words = ipywidgets.HTML()
         self.box = ipywidgets.VBox([*self.own_controls(), self.canvas.image, self.words])
 
@@ -81,7 +83,7 @@ class Cheapest(View):
         self, drawing: FigureBase, scene: Scene, lines: pd.DataFrame, spans: Mapping[str, figures.Spans]
     ) -> None:
         above, below = drawing.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-        drawing.subplots_adjust(left=0.18, right=0.96, top=0.93, bottom=0.11, hspace=0.08)
+        drawing.subplots_adjust(left=0.18, right=0.95, top=0.93, bottom=0.11, hspace=0.08)
         figures.time_and_where_it_pays(above, below, lines, spans, here=scene.choice.mbit)
         above.set_title(f"predicted, latency {scene.choice.latency_ms:g} ms; dashed: your link, "
                         f"{rate_text(scene.choice.mbit)}", loc="left")  # fmt: skip
@@ -139,14 +141,17 @@ class Seen(View):
         self.tensor.layout.display = self.channel.layout.display = "none" if text else None
         if not text:
             self.channel.max = x.shape[1] - 1
-        self.canvas.draw(lambda drawing: (self._tokens if text else self._maps)(drawing, scene))
+        if text:
+            self.canvas.draw(lambda drawing: self._tokens(drawing, scene))
+        else:
+            self.canvas.draw(lambda drawing: self._maps(drawing, scene), height=MAPS_HEIGHT)
 
     def _maps(self, drawing: FigureBase, scene: Scene) -> None:
         name, (sample, channel) = self.tensor.value, (self.sample.value, self.channel.value)
         x, encoded = scene.probe.tensors[name], scene.chosen.encoded[name]
         pair = [each[sample, channel].numpy() for each in (x, encoded.decoded())]
         axes = drawing.subplots(1, 3)
-        drawing.subplots_adjust(left=0.02, right=0.93, top=0.9, bottom=0.02, wspace=0.3)
+        drawing.subplots_adjust(left=0.02, right=0.93, top=0.86, bottom=0.02, wspace=0.3)
         figures.original_and_decoded(drawing, axes, *pair)
         codec = outlook.codecs_of(scene.config)[name[0] == "g"]
         drawing.suptitle(f"{name}, sample {sample}, channel {channel}: {codec}, measured", x=0.02, ha="left")
@@ -159,7 +164,7 @@ class Seen(View):
         ids, mask = (each[self.sample.value] for each in scene.probe.inputs)
         length = int(mask.sum())
         axes = drawing.subplots(2, 1, sharex=True)
-        drawing.subplots_adjust(left=0.09, right=0.985, top=0.9, bottom=0.2, hspace=0.25)
+        drawing.subplots_adjust(left=0.1, right=0.985, top=0.92, bottom=0.2, hspace=0.3)
         for ax, cut in zip(axes, (1, 2), strict=True):
             errors = [self._by_token(scene, f"{what} {cut}")[:length] for what in ("activation", "gradient")]
             figures.error_by_token(ax, scene.tokens(ids[:length]), *errors)

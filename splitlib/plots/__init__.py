@@ -192,6 +192,12 @@ def points_by_row(ax: Axes, table: pd.DataFrame) -> None:
     ax.set_xlim(-0.5, len(table) - 0.5)
 
 
+def slanted(ax: Axes, degrees: float) -> None:
+    """Turn the names along the horizontal axis so that each ends under its tick."""
+    for label in ax.get_xticklabels():
+        label.set(rotation=degrees, rotation_mode="anchor", horizontalalignment="right")
+
+
 def density_with_edges(ax: Axes, values: Any, edges: Mapping[str, Sequence[float]]) -> None:
     """Draw the density of ``values`` [n] on a logarithmic axis, and above it one row of ticks for each rule's edges."""
     ax.hist(values, bins=200, density=True, log=True, color="0.75")

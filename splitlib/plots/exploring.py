@@ -63,7 +63,7 @@ def reported_beside_measured(ax: Axes, table: pd.DataFrame, *, change: bool = Fa
         ax.errorbar(values, places + shift, xerr=spreads, linestyle="none", capsize=3, label=words[kind], **style)
     statuses = [f"{name} ({status})" for name, status in zip(names, table["status"], strict=True)]
     ax.set_yticks(places, statuses, fontsize=8)
-    ax.invert_yaxis()
+    ax.set_ylim(len(table) - 0.5, -0.5)
     label = axis_label(str(table["metric"].iloc[0]))
     ax.set_xlabel(f"change of {label}, against the baseline" if change else label)
     ax.legend(fontsize=8)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from splitlib.plots import COLOURS
 
@@ -35,6 +36,7 @@ def layers(axes: Sequence[Axes], table: pd.DataFrame, marks: Mapping[str, Sequen
             for cut in cuts:
                 label = f"cuts of {name}" if cut == cuts[0] and ax is nbytes else None
                 ax.axvline(cut + 0.5, color="black", linestyle=style, linewidth=1.0, label=label)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set(xlabel="layer", xlim=(0.4, len(table) + 0.6))
         ax.grid(axis="x", visible=False)
     times.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=8)

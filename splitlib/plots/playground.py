@@ -20,6 +20,8 @@ from splitlib.plots.timing import rate_text
 
 Array = NDArray[np.floating]
 _BINS = 200
+LEAST_ERROR = 1e-9
+MOST_WORDS = 45  # that fit under an axis
 Spans = Sequence[tuple[float, float]]
 
 
@@ -89,7 +91,7 @@ def density_and_levels(ax: Axes, values: Array, *, edges: Array, levels: Array, 
     if len(levels):
         place = blended_transform_factory(ax.transData, ax.transAxes)
         ax.vlines(levels, 0.0, 0.05, transform=place, color=COLOURS[0], linewidth=0.7, label="levels")
-    ax.legend(fontsize=8, loc="upper right", ncols=3)
+    ax.legend(fontsize=8, loc="upper right", ncols=3, frameon=True, edgecolor="none", framealpha=0.9)  # over the edges
 
 
 def original_and_decoded(drawing: FigureBase, axes: Sequence[Axes], original: Array, decoded: Array) -> None:
@@ -108,15 +110,25 @@ def original_and_decoded(drawing: FigureBase, axes: Sequence[Axes], original: Ar
 
 
 def error_by_token(ax: Axes, tokens: Sequence[str], activation: Array, gradient: Array) -> None:
-    """Draw the squared error over the tensor's variance of each token [L], for the activation and its gradient."""
+    """Draw the squared error over the tensor's variance of each token [L], for the activation and its gradient.
+
+    Errors below :data:`LEAST_ERROR` have no bar. Of more than :data:`MOST_WORDS` tokens only some are named.
+    """
     places = np.arange(len(tokens))
     for shift, values, colour, name in ((-0.2, activation, 0, "activation"), (0.2, gradient, 1, "gradient")):
-        ax.bar(places + shift, np.maximum(values, 1e-9), 0.4, color=COLOURS[colour], label=name)
-    ax.set(yscale="log", ylabel="squared error / variance", xlim=(-0.6, len(tokens) - 0.4))
-    ax.yaxis.set_minor_locator(NullLocator())
-    ax.set_xticks(places, list(tokens), rotation=60, ha="right", fontsize=8)
+        shown = np.where(values >= LEAST_ERROR, values, np.nan)
+        ax.bar(places + shift, shown, 0.4, color=COLOURS[colour], label=name)
+    ax.set(ylabel="squared error\n/ variance", xlim=(-0.6, len(tokens) - 0.4))
+    if max(activation.max(), gradient.max()) >= LEAST_ERROR:
+        ax.set_yscale("log")
+        ax.yaxis.set_minor_locator(NullLocator())
+    else:
+        ax.set_yticks([])
+        ax.text(0.5, 0.5, "no error", transform=ax.transAxes, ha="center", va="center")
+    every = -(-len(tokens) // MOST_WORDS)
+    ax.set_xticks(places[::every], list(tokens)[::every], rotation=60, rotation_mode="anchor", ha="right", fontsize=8)
     ax.grid(axis="x", visible=False)
-    ax.legend(fontsize=8, ncols=2)
+    ax.legend(fontsize=8, ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
 
 
 def live_curves(losses: Axes, metrics: Axes, loss: tuple[Array, Array, str], metric: Array, name: str) -> None:

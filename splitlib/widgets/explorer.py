@@ -32,7 +32,8 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no type
 
     def __init__(self, controls: Mapping[str, ipywidgets.Widget], draw: Callable[..., Figure]) -> None:
         self.controls = dict(controls)
-        self.picture = ipywidgets.Image(format="png")
+        # As large as it was drawn: a box would stretch it over the page's width.
+        self.picture = ipywidgets.Image(format="png", layout={"align_self": "flex-start", "max_width": "100%"})
         self.words = ipywidgets.HTML()
         self._draw = draw
         row = ipywidgets.HBox(list(self.controls.values()), layout=ipywidgets.Layout(flex_flow="row wrap"))

@@ -49,5 +49,5 @@ def explore_comparison(title: str, tables: Mapping[str, pd.DataFrame]) -> Explor
             reported_beside_measured(axes[0], chosen, change=show == CHANGES)
         return drawing
 
-    show = ipywidgets.ToggleButtons(options=[VALUES, CHANGES], description="show")
+    show = ipywidgets.ToggleButtons(options=[VALUES, CHANGES], style={"button_width": "max-content"})
     return Explorer({"table": one_of(tables, "table"), "show": show}, draw)

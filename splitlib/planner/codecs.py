@@ -1,0 +1,50 @@
+"""What compressors cost on one tensor: bytes and error, which are exact, and times, which are measured in turn."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from splitlib.pipeline.remote.wire import ACTIVATION_1, Frame, decode_frame, encode_frame
+from splitlib.planner.candidates import codec
+from splitlib.planner.costs import CodecCost
+from splitlib.planner.passes import timed
+
+WARMUP = 2
+
+
+def in_turn(specs: Sequence[str], x: Tensor, repeats: int) -> list[CodecCost]:
+    """Return the costs of compressors on one tensor, as an engine would send it, measured in turn."""
+    codecs = [codec(spec) for spec in specs]
+    encode: list[list[float]] = [[] for _ in codecs]
+    decode: list[list[float]] = [[] for _ in codecs]
+    nbytes, errors = [0] * len(codecs), [0.0] * len(codecs)
+    for number in range(WARMUP + repeats):
+        for place, each in enumerate(codecs):
+            (frame, message), seconds = timed(encode_frame, each, x.detach(), Frame(kind=ACTIVATION_1))
+            (back, _), later = timed(decode_frame, frame, message, x.device)
+            if number >= WARMUP:
+                encode[place].append(seconds)
+                decode[place].append(later)
+            nbytes[place], errors[place] = message.numel(), relative_error(back, x)
+    medians = ([statistics.median(each) for each in column] for column in (encode, decode))
+    return [
+        CodecCost(nbytes=n, encode=e, decode=d, error=error)
+        for n, e, d, error in zip(nbytes, *medians, errors, strict=True)
+    ]
+
+
+def relative_error(back: Tensor, x: Tensor) -> float:
+    """Return the mean squared error over the variance (over the mean square where all values are the same).
+
+    Tensors with inf or NaN travel as they are, so these values count as exact.
+
+    >>> relative_error(Tensor([0.0, 0.0]), Tensor([-1.0, 1.0]))
+    1.0
+    """
+    x = x.detach().double()
+    squared = (back.double() - x).nan_to_num(0.0, 0.0, 0.0).square().mean().item()
+    spread = x.var(correction=0).item() or x.square().mean().item()
+    return squared / spread if squared else 0.0
