@@ -50,6 +50,18 @@ def test_a_change_is_against_no_compression_and_no_loss_is_within_its_spread():
     assert table["n"].tolist() == [2, 1, 1]
 
 
+def test_the_answer_is_the_fewest_bytes_of_rows_with_several_runs():
+    base = runs_of("cola", [60.0, 62.0])
+    lean = [dataclasses.replace(r, activation_bytes=1, gradient_bytes=1) for r in runs_of("cola", [61.0, 61.0])]
+    leaner = [dataclasses.replace(lean[0], gradient_bytes=0)]
+    bad = [dataclasses.replace(lean[0], gradient_bytes=0), *runs_of("cola", [0.0])]
+    whole = [dataclasses.replace(r, activation_bytes=50, gradient_bytes=50) for r in base]
+    rows = {"none": whole, "lean": lean, "leaner, one run": leaner, "loses": bad}
+    assert frontier.answer(frontier.summary(rows)).endswith("1/50** (lean, n=2).")
+    assert "leaner" in frontier.answer(frontier.summary({"none": whole, "leaner": leaner}))
+    assert frontier.answer(frontier.summary({"none": whole, "loses": bad})) == "No row is known to lose nothing."
+
+
 def test_one_run_without_compression_has_no_spread_to_judge_by():
     table = frontier.summary({"none": runs_of("cola", [60.0]), "a": runs_of("cola", [60.0]), "not run": []})
     assert table["no_loss"].tolist() == [None, None] and list(table["label"]) == ["none", "a"]
