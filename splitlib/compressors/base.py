@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from splitlib.compressors import lossless
+from splitlib.compressors.loops import loops
 from splitlib.errors import PayloadError
 
 MAGIC = b"SP"
@@ -149,8 +150,8 @@ class Compressor(ABC):
         if x.dtype not in DTYPES or x.ndim > MAX_DIMENSIONS:
             raise PayloadError(f"cannot encode a {x.ndim}-dimensional {x.dtype}; floating, at most {MAX_DIMENSIONS}")
         x = x.detach().contiguous()
-        low, high = torch.stack(torch.aminmax(x)).tolist() if x.numel() else (0.0, 0.0)
-        raw = not math.isfinite(low) or not math.isfinite(high)  # aminmax passes NaN on
+        low, high = loops(x.device).span(x) if x.numel() else (0.0, 0.0)
+        raw = not math.isfinite(low) or not math.isfinite(high)
         header = Header(self.code, x.dtype, tuple(x.shape), self.parameters, raw)
         message = torch.empty(room + HEADER_BYTES + header.body_nbytes, dtype=torch.uint8, device=x.device)[room:]
         if raw:
@@ -245,9 +246,4 @@ def _word_sum(message: Tensor) -> Tensor:
     """
     if message.storage_offset() % _WORD or not message.is_contiguous():
         message = message.clone(memory_format=torch.contiguous_format)
-    whole = message.numel() // _WORD * _WORD
-    total = message[:whole].view(torch.int64).sum()
-    if whole == message.numel():
-        return total
-    tail = torch.nn.functional.pad(message[whole:], (0, whole + _WORD - message.numel()))
-    return total + tail.view(torch.int64).sum()
+    return loops(message.device).word_sum(message)

@@ -6,9 +6,7 @@ its value is ``minimum[range] + level * step[range]``.
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
-from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -36,12 +34,6 @@ class Quantizer(Compressor):
     def zstd_level(self) -> int:
         """The parameter ``zstd``."""
         return self.zstd
-
-
-def loops(device: torch.device) -> ModuleType:
-    """Return the module with the loops for a device; numba is imported only now, when a CPU needs it."""
-    name = "kernels" if device.type == "cpu" else "reference"
-    return importlib.import_module(f"splitlib.compressors.{name}")
 
 
 def level_table(ends: Tensor, bits: int) -> Tensor:
