@@ -1,11 +1,13 @@
 """Payloads keep their bytes from one version of splitlib to the next, however the loops that write them change."""
 
 import hashlib
+import os
+import threading
 
 import pytest
 import torch
 
-from splitlib.compressors import decode, make_compressor
+from splitlib.compressors import decode, make_compressor, threads
 
 
 def values(numel: int, dtype: torch.dtype) -> torch.Tensor:
@@ -50,8 +52,27 @@ BYTES = {
 
 
 @pytest.mark.parametrize(("numel", "dtype", "name", "options"), BYTES)
-def test_payloads_have_the_bytes_they_always_had(numel, dtype, name, options):
+@pytest.mark.parametrize("shares", [1, 3])
+def test_payloads_have_the_bytes_they_always_had(numel, dtype, name, options, shares, monkeypatch):
+    monkeypatch.setattr(threads, "_MIN_SHARE", 1 << 13)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: shares)
     payload = make_compressor(name, **dict(options)).encode(values(numel, getattr(torch, dtype)))
     back = decode(payload)
     digests = [hashlib.sha256(x.reshape(-1).view(torch.uint8).numpy().tobytes()) for x in (payload.message, back)]
     assert [digest.hexdigest()[:16] for digest in digests] == BYTES[numel, dtype, name, options]
+
+
+def test_a_share_that_no_thread_begins_is_done_by_the_caller(monkeypatch):
+    monkeypatch.setattr(threads, "_MIN_SHARE", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
+    held = threading.Event()
+    busy = [threads._pool().submit(held.wait) for _ in range(os.cpu_count())]
+    assert threads.share(100, 8, lambda start, stop: (start, stop)) == [
+        (0, 24),
+        (24, 48),
+        (48, 72),
+        (72, 96),
+        (96, 100),
+    ]
+    held.set()
+    assert all(other.result() for other in busy)

@@ -19,8 +19,8 @@ def word_sum(message: Tensor) -> Tensor:
     """As :func:`reference.word_sum`."""
     data = message.numpy()
     whole = len(data) // 8 * 8
-    tail = data[whole:].tobytes().ljust(8, b"\0")
-    return torch.tensor([compiled.word_sum(data[:whole].view(np.int64)), *np.frombuffer(tail, np.int64).tolist()]).sum()
+    words, tail = data[:whole].view(np.int64), data[whole:].tobytes().ljust(8, b"\0")
+    return torch.tensor([compiled.word_sum(words), *np.frombuffer(tail, np.int64).tolist()]).sum()
 
 
 def histogram(x: Tensor, every: int) -> Tensor:
@@ -78,7 +78,7 @@ def span(x: Tensor) -> tuple[float, float]:
 def extremes(x: Tensor, block: int) -> Tensor:
     """As :func:`reference.extremes`."""
     values = x.numpy()
-    parts = share(len(values), block * BLOCK, lambda start, stop: _extremes(values[start:stop], block))
+    parts = share(len(values), block, lambda start, stop: _extremes(values[start:stop], block))
     return torch.from_numpy(np.hstack(parts))
 
 
@@ -115,7 +115,7 @@ def read_blocks(body: Tensor, table: Tensor, block: int, bits: int, numel: int, 
 
 def _whole_blocks(block: int, numel: int) -> int:
     """Return what a thread's share is a multiple of: whole blocks, unless one block holds everything."""
-    return block * BLOCK if block < numel else BLOCK
+    return block if block < numel else BLOCK
 
 
 def _part(packed: np.ndarray, start: int, stop: int, bits: int) -> np.ndarray:

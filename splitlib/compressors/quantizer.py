@@ -7,11 +7,13 @@ its value is ``minimum[range] + level * step[range]``.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from splitlib.compressors.base import Compressor
+from splitlib.compressors.loops import loops
 from splitlib.compressors.lossless import MAX_LEVEL
 from splitlib.errors import ConfigError
 
@@ -34,6 +36,11 @@ class Quantizer(Compressor):
     def zstd_level(self) -> int:
         """The parameter ``zstd``."""
         return self.zstd
+
+    @classmethod
+    def run(cls, device: torch.device) -> ModuleType:
+        """Return the device's loops: torch's threads spin on after an operation and hold the core these wait for."""
+        return loops(device)
 
 
 def level_table(ends: Tensor, bits: int) -> Tensor:

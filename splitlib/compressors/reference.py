@@ -21,8 +21,9 @@ def word_sum(message: Tensor) -> Tensor:
 
     The message (1-d uint8) is contiguous and begins where a word may.
     """
-    words = torch.nn.functional.pad(message, (0, -len(message) % 8))
-    return words.view(torch.int64).sum()
+    whole = len(message) // 8 * 8
+    tail = torch.nn.functional.pad(message[whole:], (0, whole + 8 - len(message)))
+    return message[:whole].view(torch.int64).sum() + tail.view(torch.int64).sum()
 
 
 def histogram(x: Tensor, every: int) -> Tensor:

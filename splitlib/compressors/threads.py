@@ -1,8 +1,6 @@
 """Plain threads that share a loop over values.
 
-The loops release the GIL. Neither numba's threading layer, which aborts the process when two pipeline stages call it at
-once, nor torch's threads take part: these spin for a while after each operation and would hold the core that a plain
-thread waits for.
+The loops release the GIL. Numba's own threading layer aborts the process when two pipeline stages call it at once.
 """
 
 from __future__ import annotations
@@ -17,19 +15,23 @@ import torch
 
 Result = TypeVar("Result")
 
-_MIN_SHARE = 1 << 15  # fewer values than this are not worth another thread
+_MIN_SHARE = 1 << 19  # waking another thread takes as long as a loop over most of so many values
 
 
 def share(numel: int, multiple: int, work: Callable[[int, int], Result]) -> list[Result]:
     """Run ``work(start, stop)`` over all values on as many threads as torch uses; return the results in order.
 
-    Every ``start`` is a multiple of ``multiple``.
+    Every ``start`` is a multiple of ``multiple``. A share that no thread has begun when this one is done, because the
+    other cores are busy, is done here.
     """
     shares = max(1, min(torch.get_num_threads(), numel // _MIN_SHARE))
     size = -(-numel // (shares * multiple)) * multiple
-    starts = range(0, numel, size)
-    others = [_pool().submit(work, start, min(start + size, numel)) for start in starts[1:]]
-    return [work(0, min(size, numel)), *(other.result() for other in others)]
+    parts = [(start, min(start + size, numel)) for start in range(0, numel, size)]
+    others = [_pool().submit(work, *part) for part in parts[1:]]
+    results = [work(*parts[0])]
+    for other, part in zip(others, parts[1:], strict=True):
+        results.append(work(*part) if other.cancel() else other.result())
+    return results
 
 
 @functools.cache
