@@ -70,6 +70,16 @@ def test_inf_and_nan_arrive_exactly(name):
     assert decode(payload).numpy().tobytes() == x.numpy().tobytes()
 
 
+@pytest.mark.parametrize("bits", [0x7F800000, -0x800000, 0x7F800001, -0x7FFFFF, 0x7FFFFFFF, -1])
+@pytest.mark.parametrize("place", [0, 777, 99_999])
+def test_one_value_that_is_not_finite_is_seen_wherever_it_lies(bits, place):
+    """Infinities and NaN of both signs, with the first and the last bits a NaN can have."""
+    x = torch.randn(100_000)
+    x.view(torch.int32)[place] = bits
+    payload = make_compressor("uniform").encode(x)
+    assert payload.header.raw and torch.equal(decode(payload).view(torch.int32), x.view(torch.int32))
+
+
 @pytest.mark.parametrize("bits", range(1, 17))
 def test_uniform_keeps_its_size_and_error_bound(bits):
     x = torch.randn(1001, generator=torch.Generator().manual_seed(bits))

@@ -198,6 +198,9 @@ def squared_error(x: torch.Tensor, bins: edges.Bins, level_bits: int) -> float:
 def test_kernels_equal_the_reference_bit_for_bit(kind, numel, seed, width, rows):
     x = tensor(kind, numel, seed, torch.float32)
     (level_bits, bin_bits), bits = width, sum(width)
+    assert kernels.span(x) == reference.span(x)
+    message = x.view(torch.uint8)[: 4 * numel - rows % 8]
+    assert torch.equal(kernels.word_sum(message), reference.word_sum(message))
     for every in (1, 4):
         assert torch.equal(kernels.histogram(x, every), reference.histogram(x, every))
     rule = edges.cube_root if rows % 2 else edges.sampled_count  # levels inside the bins, and at their ends

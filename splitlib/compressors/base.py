@@ -11,12 +11,13 @@ import math
 import struct
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from types import ModuleType
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from splitlib.compressors import lossless
+from splitlib.compressors import lossless, reference
 from splitlib.errors import PayloadError
 
 MAGIC = b"SP"
@@ -135,6 +136,11 @@ class Compressor(ABC):
         """How hard zstd tries to shrink the body once more, without loss; 0 leaves it as it is."""
         return 0
 
+    @classmethod
+    def run(cls, device: torch.device) -> ModuleType:
+        """Return the module that scans tensors and messages: torch's operations, among which a codec's own may be."""
+        return reference
+
     def encode(self, x: Tensor, *, room: int = 0) -> Payload:
         """Return ``x`` encoded. A tensor holding inf or NaN travels as it is, flagged raw: loss scaling needs it whole.
 
@@ -149,8 +155,8 @@ class Compressor(ABC):
         if x.dtype not in DTYPES or x.ndim > MAX_DIMENSIONS:
             raise PayloadError(f"cannot encode a {x.ndim}-dimensional {x.dtype}; floating, at most {MAX_DIMENSIONS}")
         x = x.detach().contiguous()
-        low, high = torch.stack(torch.aminmax(x)).tolist() if x.numel() else (0.0, 0.0)
-        raw = not math.isfinite(low) or not math.isfinite(high)  # aminmax passes NaN on
+        low, high = self.run(x.device).span(x) if x.numel() else (0.0, 0.0)
+        raw = not math.isfinite(low) or not math.isfinite(high)
         header = Header(self.code, x.dtype, tuple(x.shape), self.parameters, raw)
         message = torch.empty(room + HEADER_BYTES + header.body_nbytes, dtype=torch.uint8, device=x.device)[room:]
         if raw:
@@ -199,7 +205,7 @@ def decode(payload: Payload) -> Tensor:
     nbytes = header.body_nbytes
     if body.numel() != nbytes and not header.zstd:
         raise PayloadError(f"payload's body has {body.numel()} bytes; its header implies {nbytes}")
-    if int(_word_sum(payload.message)):
+    if int(_word_sum(payload.message, _CODECS[header.codec].run(body.device))):
         raise PayloadError("payload is corrupted: its checksum does not fit")
     if header.zstd:
         body = lossless.grow(body, nbytes)
@@ -234,20 +240,15 @@ def _sealed(header: Header, message: Tensor) -> Payload:
     packed = torch.frombuffer(bytearray(header.pack()), dtype=torch.uint8)
     message[:HEADER_BYTES] = packed.to(message.device)
     checksum = message[HEADER_BYTES - _WORD : HEADER_BYTES].view(torch.int64)
-    checksum -= _word_sum(message)
+    checksum -= _word_sum(message, _CODECS[header.codec].run(message.device))
     return Payload(message)
 
 
-def _word_sum(message: Tensor) -> Tensor:
+def _word_sum(message: Tensor, run: ModuleType) -> Tensor:
     """Return the sum modulo 2^64 of the message's 8-byte words, the last one filled up with zeros.
 
     Every flipped bit changes it. It runs at memory speed on any device, as no CRC does.
     """
     if message.storage_offset() % _WORD or not message.is_contiguous():
         message = message.clone(memory_format=torch.contiguous_format)
-    whole = message.numel() // _WORD * _WORD
-    total = message[:whole].view(torch.int64).sum()
-    if whole == message.numel():
-        return total
-    tail = torch.nn.functional.pad(message[whole:], (0, whole + _WORD - message.numel()))
-    return total + tail.view(torch.int64).sum()
+    return run.word_sum(message)

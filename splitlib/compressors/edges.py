@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from splitlib.compressors.quantizer import loops
+from splitlib.compressors.loops import loops
 
 SORTED = 1 << 16  # up to this many values are sorted; the histogram has as many cells
 SAMPLE = 1 << 14
@@ -229,13 +229,12 @@ def _chunk_ends(ordered: Tensor, bins: int) -> Tensor:
 def _counted_begins(x: Tensor, low: float, high: float, bins: int) -> Tensor | None:
     """Return where bins of equally many values begin, found by counting; None where counting is too coarse."""
     every = _EVERY if len(x) >= _EVERY * _ENOUGH * bins else 1
-    counts = loops(x.device).histogram(x, every).cpu().numpy()
-    upto = counts.cumsum()
+    upto = loops(x.device).histogram(x, every).cpu().numpy()
     size = -(-upto[-1] // bins)
     ranks = np.arange(1, bins) * size
-    cells = np.searchsorted(upto, ranks, side="right").clip(max=len(counts) - 1)
+    cells = np.searchsorted(upto, ranks, side="right").clip(max=len(upto) - 1)
     floors, ceilings = _cell_floors(np.stack([cells, cells + 1])).clip(low, high).astype(np.float64)
-    held = counts[cells].clip(min=1)
+    held = (upto[cells] - np.where(cells > 0, upto[cells - 1], 0)).clip(min=1)
     begins = floors + (ranks - upto[cells] + held) / held * (ceilings - floors)
     crowded = held * _TOLERANCE > size
     # A crowded cell is right only if the crowd is one value, the cell's floor, as the zeros after a ReLU.

@@ -6,7 +6,6 @@ its value is ``minimum[range] + level * step[range]``.
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from splitlib.compressors.base import Compressor
+from splitlib.compressors.loops import loops
 from splitlib.compressors.lossless import MAX_LEVEL
 from splitlib.errors import ConfigError
 
@@ -37,11 +37,10 @@ class Quantizer(Compressor):
         """The parameter ``zstd``."""
         return self.zstd
 
-
-def loops(device: torch.device) -> ModuleType:
-    """Return the module with the loops for a device; numba is imported only now, when a CPU needs it."""
-    name = "kernels" if device.type == "cpu" else "reference"
-    return importlib.import_module(f"splitlib.compressors.{name}")
+    @classmethod
+    def run(cls, device: torch.device) -> ModuleType:
+        """Return the device's loops: torch's threads spin on after an operation and hold the core these wait for."""
+        return loops(device)
 
 
 def level_table(ends: Tensor, bits: int) -> Tensor:

@@ -10,8 +10,24 @@ from splitlib.compressors.packing import pack, unpack
 STRIPE = 1024  # values after which the histogram's stride starts one further on
 
 
+def span(x: Tensor) -> tuple[float, float]:
+    """Return the smallest and the largest value; one of them is inf or NaN if any value is."""
+    low, high = torch.stack(torch.aminmax(x)).tolist()  # aminmax passes NaN on
+    return low, high
+
+
+def word_sum(message: Tensor) -> Tensor:
+    """Return the sum modulo 2^64 of a message's 8-byte words, the last one filled up with zeros: int64.
+
+    The message (1-d uint8) is contiguous and begins where a word may.
+    """
+    whole = len(message) // 8 * 8
+    tail = torch.nn.functional.pad(message[whole:], (0, whole + 8 - len(message)))
+    return message[:whole].view(torch.int64).sum() + tail.view(torch.int64).sum()
+
+
 def histogram(x: Tensor, every: int) -> Tensor:
-    """Count the values (1-d float32) by the leading 16 bits of their place in the order: [2^16] int64.
+    """Count the values (1-d float32) up to each cell, the leading 16 bits of their place in the order: [2^16] int64.
 
     One value in ``every`` is counted, ``every`` being a power of two; which one moves on with each stripe, so that no
     row or column of an image is left out.
@@ -20,7 +36,7 @@ def histogram(x: Tensor, every: int) -> Tensor:
     bits = x[place % every == place // STRIPE % every].view(torch.int32)
     # Negative floats fall as their bits rise; flipping them makes the order of the bits that of the values.
     keys = torch.where(bits < 0, ~bits, bits ^ -(1 << 31)) >> 16
-    return torch.bincount((keys & 0xFFFF).long(), minlength=1 << 16)
+    return torch.bincount((keys & 0xFFFF).long(), minlength=1 << 16).cumsum(0)
 
 
 def write_codes(x: Tensor, edges: Tensor, scaling: Tensor, level_bits: int, bits: int, body: Tensor) -> None:

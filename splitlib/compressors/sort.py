@@ -15,6 +15,7 @@ from torch import Tensor
 
 from splitlib.compressors.base import Header, as_bytes, from_bytes
 from splitlib.compressors.edges import RULES, Bins, sampled_count
+from splitlib.compressors.loops import loops
 from splitlib.compressors.packing import packed_nbytes
 from splitlib.compressors.quantizer import (
     RANGE_BYTES,
@@ -22,7 +23,6 @@ from splitlib.compressors.quantizer import (
     level_scaling,
     level_table,
     level_values,
-    loops,
 )
 from splitlib.errors import ConfigError, PayloadError
 

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from splitlib.compressors.base import Header, as_bytes, from_bytes
+from splitlib.compressors.loops import loops
 from splitlib.compressors.packing import packed_nbytes
 from splitlib.compressors.quantizer import (
     RANGE_BYTES,
     Quantizer,
     level_scaling,
     level_table,
-    loops,
 )
 from splitlib.errors import ConfigError, PayloadError
 
