@@ -140,17 +140,18 @@ class _Bare:
     """Through gloo alone, into memory that is already there; all sends and receives of a round are posted at once."""
 
     def __init__(self, rank: int, store: Store, address: str, tensors: Sequence[Tensor], answer: Tensor) -> None:
-        self.group = gloo_transport(store, rank, address)._group
+        transport = gloo_transport(store, rank, address)
+        self.out, self.into = transport._out, transport._into  # a group for each direction, as the framed have
         self.peer = 1 - rank
         self.buffers = [torch.empty_like(x) for x in (tensors if rank == RECEIVER else [answer])]
 
     def send(self, tensors: Sequence[Tensor]) -> None:
         """Send."""
-        self._wait([self.group.send([x], self.peer, 0) for x in tensors])
+        self._wait([self.out.send([x], self.peer, 0) for x in tensors])
 
     def receive(self, count: int) -> None:
         """Wait for so many tensors."""
-        self._wait([self.group.recv([buffer], self.peer, 0) for buffer in self.buffers[:count]])
+        self._wait([self.into.recv([buffer], self.peer, 0) for buffer in self.buffers[:count]])
 
     @staticmethod
     def _wait(works: Sequence[Work]) -> None:
