@@ -78,7 +78,7 @@ ROWS: Mapping[str, Mapping[str, Changes]] = {
 
 
 SIZES: Mapping[str, Mapping[str, Changes]] = {
-    "quick": {"cola": {"chunks": 2}, "cifar10": {"epochs": 3, "chunks": 2}},
+    "quick": {"cola": {"epochs": 3, "chunks": 2}, "cifar10": {"epochs": 2, "chunks": 2}},
     # Few steps need larger ones, and batch norm needs more than the 8 images of the document's micro-batch for that.
     "real": {"cifar10": {"image_size": 96, "epochs": 3, "chunks": 2, "lr": 0.03}},
 }
