@@ -66,6 +66,7 @@ ROWS: Mapping[str, Mapping[str, Changes]] = {
         "least error 4": _both(_sort(0, 4)),
         "least error 3": _both(_sort(0, 3)),
         "least error 2": _both(_sort(0, 2)),
+        "5 and 4 bits": _each(_sort(0, 5), _sort(0, 4)),
         "3 and 2 bits": _each(_sort(0, 3), _sort(0, 2)),
         "3 and 4 bits in blocks": _each(_sort(0, 3), {"bits": 4, "block": 256, "zstd": 3}, codec="uniform"),
         "3 and 1 bits fed back": _each(_sort(0, 3), _sort(0, 1), error_feedback="gradients"),
@@ -83,7 +84,14 @@ SIZES: Mapping[str, Mapping[str, Changes]] = {
     "real": {"cifar10": {"image_size": 96, "epochs": 3, "chunks": 2, "lr": 0.03}},
 }
 """By profile and task, what a study of so many rows changes of the profile's sizes."""
-REPEATED = (NONE, "least error 5", "least error 5, no padding", "least error 4", "least error 4, no padding")
+REPEATED = (
+    NONE,
+    "least error 5",
+    "5 and 4 bits",
+    "least error 5, no padding",
+    "least error 4",
+    "least error 4, no padding",
+)
 """Rows that decide whether the goal is met, and so run with several seeds."""
 
 
