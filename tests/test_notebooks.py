@@ -18,8 +18,8 @@ FOLDER = Path(run_all.__file__).parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 # Without notebooks the tests below have no cases and are reported as skipped.
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-# CI's minutes are enough for one of the studies; the browser's test executes the playground as well.
-EXECUTED = [pytest.param(p, marks=() if p.stem[:2] == "01" else pytest.mark.slow) for p in NOTEBOOKS]
+# CI's minutes are enough for some of the studies; the browser's test executes the playground as well.
+EXECUTED = [pytest.param(p, marks=() if p.stem[:2] in ("01", "11") else pytest.mark.slow) for p in NOTEBOOKS]
 PLAYGROUND = "09_playground.ipynb"  # its views stand below it as figures
 CELLS = range(12, 43)  # 40 and the explore section's own
 MEDIAN_CODE_LINES = 8
