@@ -27,8 +27,9 @@ SEEDS = 3
 Changes = Mapping[str, Any]
 
 
-def _sort(level_bits: int, bin_bits: int, edges: str = "least_error", zstd: int = 3) -> dict[str, Any]:
-    return {"level_bits": level_bits, "bin_bits": bin_bits, "edges": edges, "zstd": zstd}
+def _least_error(bits: int) -> dict[str, Any]:
+    """Return the options of sort quantization with one level a bin."""
+    return {"level_bits": 0, "bin_bits": bits, "edges": "least_error", "zstd": 3}
 
 
 def _both(options: Changes, **more: Any) -> dict[str, Any]:
@@ -49,30 +50,30 @@ _DOCUMENTS: dict[str, Changes] = {
 ROWS: Mapping[str, Mapping[str, Changes]] = {
     "cola": {
         **_DOCUMENTS,
-        "least error 4": _both(_sort(0, 4)),
-        "least error 5, no padding": _both(_sort(0, 5), padding="skipped"),
-        "least error 4, no padding": _both(_sort(0, 4), padding="skipped"),
-        "least error 3, no padding": _both(_sort(0, 3), padding="skipped"),
-        "least error 2, no padding": _both(_sort(0, 2), padding="skipped"),
-        "3 and 2 bits, no padding": _each(_sort(0, 3), _sort(0, 2), padding="skipped"),
+        "least error 4": _both(_least_error(4)),
+        "least error 5, no padding": _both(_least_error(5), padding="skipped"),
+        "least error 4, no padding": _both(_least_error(4), padding="skipped"),
+        "least error 3, no padding": _both(_least_error(3), padding="skipped"),
+        "least error 2, no padding": _both(_least_error(2), padding="skipped"),
+        "3 and 2 bits, no padding": _each(_least_error(3), _least_error(2), padding="skipped"),
         "3 and 1 bits fed back, no padding": _each(
-            _sort(0, 3), _sort(0, 1), padding="skipped", error_feedback="gradients"
+            _least_error(3), _least_error(1), padding="skipped", error_feedback="gradients"
         ),
-        "change 2, no padding": _both(_sort(0, 2), padding="skipped", coding="change"),
+        "change 2, no padding": _both(_least_error(2), padding="skipped", coding="change"),
     },
     "cifar10": {
         **_DOCUMENTS,
-        "least error 5": _both(_sort(0, 5)),
-        "least error 4": _both(_sort(0, 4)),
-        "least error 3": _both(_sort(0, 3)),
-        "least error 2": _both(_sort(0, 2)),
-        "5 and 4 bits": _each(_sort(0, 5), _sort(0, 4)),
-        "3 and 2 bits": _each(_sort(0, 3), _sort(0, 2)),
-        "3 and 4 bits in blocks": _each(_sort(0, 3), {"bits": 4, "block": 256, "zstd": 3}, codec="uniform"),
-        "3 and 1 bits fed back": _each(_sort(0, 3), _sort(0, 1), error_feedback="gradients"),
-        "change 2": _both(_sort(0, 2), coding="change"),
+        "least error 5": _both(_least_error(5)),
+        "least error 4": _both(_least_error(4)),
+        "least error 3": _both(_least_error(3)),
+        "least error 2": _both(_least_error(2)),
+        "5 and 4 bits": _each(_least_error(5), _least_error(4)),
+        "3 and 2 bits": _each(_least_error(3), _least_error(2)),
+        "3 and 4 bits in blocks": _each(_least_error(3), {"bits": 4, "block": 256, "zstd": 3}, codec="uniform"),
+        "3 and 1 bits fed back": _each(_least_error(3), _least_error(1), error_feedback="gradients"),
+        "change 2": _both(_least_error(2), coding="change"),
         "conv insert 0.07": {"partition": "conv_insert_type_2"},
-        "conv insert 0.07, least error 4": _both(_sort(0, 4), partition="conv_insert_type_2"),
+        "conv insert 0.07, least error 4": _both(_least_error(4), partition="conv_insert_type_2"),
     },
 }
 """By task and label, what a row changes of the task's settings. Two numbers are activations' and gradients' bits."""
@@ -282,4 +283,4 @@ def _verdict(row: Any) -> str:
     words = ["predicts one class" if row.collapsed == row.n else ""]
     if row.no_loss is not None and not row.collapsed:
         words.append("within one sd of none" if row.no_loss else "loses more than one sd")
-    return ", ".join(filter(None, [*words, "1/20 of the bytes or fewer" if row.ratio <= GOAL else ""]))
+    return ", ".join(filter(None, [*words, f"1/{1 / GOAL:.0f} of the bytes or fewer" if row.ratio <= GOAL else ""]))

@@ -133,6 +133,22 @@ def test_what_is_lost_is_paid_back():
     torch.testing.assert_close(means[True], x, rtol=0, atol=0.02)
 
 
+@pytest.mark.parametrize("bad", [float("inf"), float("-inf"), float("nan")])
+@pytest.mark.parametrize("options", [{"feedback": True}, {"samples": 4}])
+def test_what_is_no_number_crosses_and_is_gone_with_its_batch(bad, options):
+    """Loss scaling sends inf now and then; remembered, it would make every later tensor NaN."""
+    channel, place = Channel(make_compressor("uniform"), **options), Place(samples=torch.tensor([0, 3]))
+    x = torch.randn(2, 9)
+    spoilt = x.clone()
+    spoilt[0, 4] = bad
+    channel.cross(x, place)
+    received = channel.cross(spoilt, place)[0]
+    torch.testing.assert_close(received[0, 4], spoilt[0, 4], equal_nan=True)
+    for _ in range(2):
+        received = channel.cross(x, place)[0]
+        torch.testing.assert_close(received, x, rtol=0, atol=0.05)
+
+
 # --- As settings ---
 
 

@@ -19,6 +19,7 @@ from splitlib.pipeline.remote.wire import (
     GRADIENT_1,
     GRADIENT_2,
     KINDS,
+    Frame,
     decode_frame,
     read_frame,
 )
@@ -72,6 +73,7 @@ def test_gpipe_has_the_in_process_engines_bits(config, change):
         {"partition": "condition_3"},
         {"padding": "skipped"},
         {"padding": "skipped", "compressor": "power_iteration", "compressor_options": {"rank": 3}},
+        {"padding": "skipped", "lora_rank": 4, "partition": "custom", "cuts": "1,5"},  # a head that waits for nothing
         {"padding": "skipped", "compressor": "sort", "coding": "change", "error_feedback": "gradients"},
         {"insert": "linear"},
         {"insert": "decaying_linear", "insert_options": {"steps": 2, "rate": 0.5, "l1": 0.01, "token_rate": 0.9}},
@@ -125,6 +127,18 @@ def test_1f1b_adds_up_the_unsplit_batchs_gradient(tmp_path):
         gradients[schedule] = [p.grad for p in trainer.engine.parameters()]
     for one, other in zip(gradients["1f1b"], gradients["gpipe"], strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_masks_of_a_batch_ahead_do_not_reach_back(tmp_path):
+    """A gradient may be decoded after the next batch's first tensor has brought its mask."""
+    trainer = experiment.prepare(TEXT.replace(padding="skipped"), None, torch.device("cpu"))
+    with trainer.opened():
+        place = trainer.engine.endpoint._place
+        first, second = torch.tensor([[1, 0]]), torch.tensor([[1, 1]])
+        place(Frame(kind=ACTIVATION_1, step=3), (first,))
+        place(Frame(kind=ACTIVATION_1, step=4), (second,))
+        assert torch.equal(place(Frame(kind=GRADIENT_2, step=3), ()).tokens, first.bool())
+        assert torch.equal(place(Frame(kind=GRADIENT_2, step=4), ()).tokens, second.bool())
 
 
 def test_the_clock_does_not_decide_a_bit(tmp_path):

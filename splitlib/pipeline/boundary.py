@@ -52,6 +52,8 @@ class _Cross(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = gradients
         boundary = ctx.boundary
+        if not boundary.returns:
+            return gradient, None, None
         received, nbytes = boundary.back.cross(gradient, ctx.place)
         boundary.traffic.gradient_bytes += nbytes
         boundary.traffic.uncompressed_bytes += boundary.uncompressed(gradient)
@@ -72,10 +74,12 @@ class Boundary(nn.Module):
         traffic: Traffic,
         shrinkage: Callable[[], float] = lambda: 1.0,
         coding: Coding = Coding(),  # noqa: B008  # frozen
+        returns: bool = True,
     ) -> None:
+        """With ``returns=False`` nothing before the cut trains, so no gradient crosses, whatever asks for one."""
         super().__init__()
         self.forth, self.back = coding.activations(activations), coding.gradients(gradients)
-        self.traffic, self.shrinkage, self.coding = traffic, shrinkage, coding
+        self.traffic, self.shrinkage, self.coding, self.returns = traffic, shrinkage, coding, returns
 
     def uncompressed(self, x: Tensor) -> int:
         """Return the bytes that would cross instead of ``x`` if nothing compressed it, inserted layers included."""

@@ -133,7 +133,7 @@ class Channel:
 
     def _note_loss(self, whole: Tensor, received: Tensor, place: Place) -> None:
         if self.feedback and place.training:
-            self._lost = whole - received
+            self._lost = _finite(whole - received)
 
     @property
     def state(self) -> State:
@@ -187,9 +187,14 @@ class _Memory:
         if self.tensors is None:
             self.tensors = torch.zeros(len(self.seen), *change.shape[1:], dtype=change.dtype)
         whole = self.tensors[place.samples].to(change) + change
-        self.tensors[place.samples] = whole.to(self.tensors)
+        self.tensors[place.samples] = _finite(whole).to(self.tensors)
         self.seen[place.samples] = True
         return whole
+
+
+def _finite(x: Tensor) -> Tensor:
+    """Return ``x`` with zeros for inf and NaN, which cross as they are but must not outlast their batch."""
+    return x.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _spread(rows: Tensor, tokens: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from splitlib.partition import Sender
 from splitlib.pipeline.boundary import Boundary, Traffic
 from splitlib.pipeline.channel import Channel, Coding
 from splitlib.pipeline.engine import Engine, Scale, batch_loss
+from splitlib.pipeline.parts import trains
 from splitlib.pipeline.recompute import recomputed, run_twice
 from splitlib.pipeline.stage import Clock, Stage
 
@@ -126,7 +127,8 @@ def build_pipeline(
     cuts = len(parts) - 1
     codecs = zip(_copies(activations, cuts), _copies(gradients, cuts), strict=True)
     boundaries = [
-        Boundary(*pair, traffic, shrinkage(sender), coding) for pair, sender in zip(codecs, parts[:-1], strict=True)
+        Boundary(*pair, traffic, shrinkage(parts[cut]), coding, trains(*parts[: cut + 1]))
+        for cut, pair in enumerate(codecs)
     ]
     stages = [
         _Counted(Stage(part, index, clock, precision, device), boundary, clock)

@@ -81,8 +81,8 @@ class Endpoint:
         """``channels`` are this side's, for each kind of message that it sends or receives."""
         self.transport, self.mailbox, self.channels, self.timeline = transport, mailbox, channels, timeline
         self.coding, self._sent_kinds = coding, sends
-        self._masks: dict[int, Tensor] = {}
-        """By micro-batch of the batch under way; the mask comes with the first tensor that crosses."""
+        self._masks: dict[tuple[int, bool, int], Tensor] = {}
+        """By step, mode and micro-batch; the mask comes with the first tensor of it that crosses."""
         self.device, self.link, self._pace = device, link, Pace(link)
         self.counts = {kind: Count() for kind in (*sends, *receives)}
         self._encodes, self._sends, self._delayed = (queue.PriorityQueue[_Job]() for _ in range(3))
@@ -171,9 +171,13 @@ class Endpoint:
             self.mailbox.put(kind, Arrival(frame, tensor, beside))
 
     def _place(self, frame: Frame, beside: Sequence[Tensor]) -> Place:
+        key = (frame.step, frame.training, frame.micro_batch)
         if beside:
-            self._masks[frame.micro_batch] = beside[0]
-        mask = self._masks.get(frame.micro_batch)
+            # A client that waits for no gradient is a batch ahead, and its kinds of tensors overtake each other.
+            for old in [old for old in self._masks if old[0] < frame.step - 1]:
+                del self._masks[old]
+            self._masks[key] = beside[0]
+        mask = self._masks.get(key)
         return self.coding.place(frame.step, frame.micro_batch, mask=mask, training=frame.training)
 
     def close(self) -> None:
