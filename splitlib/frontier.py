@@ -111,11 +111,13 @@ def summary(runs: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
 
     Columns: ``label``, ``ratio`` (bytes sent over bytes uncompressed), ``percent`` and ``sd`` (of the task's metric at
     the last epoch), ``n``, ``change`` (points against no compression), ``collapsed`` (runs that predict one class) and
-    ``no_loss``: whether the change is above minus one standard deviation of the runs without compression. The last
-    epoch, not the best, because the best of several noisy ones flatters.
+    ``no_loss``: whether the change is above minus one standard deviation of the runs without compression, and None
+    where those are no measure: a single run, or one that predicts one class. The last epoch, not the best, because the
+    best of several noisy ones flatters.
     """
     rows = []
-    base = to_frame(runs[NONE])["last_percent"]
+    bases = to_frame(runs[NONE])
+    base, measures = bases["last_percent"], len(bases) > 1 and not bases["collapsed"].any()
     for label, records in runs.items():
         if not records:
             continue
@@ -131,7 +133,7 @@ def summary(runs: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
                 "n": len(frame),
                 "change": change,
                 "collapsed": int(frame["collapsed"].sum()),
-                "no_loss": bool(change >= -base.std()) if len(base) > 1 else None,
+                "no_loss": bool(change >= -base.std()) if measures else None,
             }
         )
     return pd.DataFrame(rows)

@@ -67,6 +67,15 @@ def test_one_run_without_compression_has_no_spread_to_judge_by():
     assert table["no_loss"].tolist() == [None, None] and list(table["label"]) == ["none", "a"]
 
 
+def test_runs_that_predict_one_class_are_no_measure():
+    collapsed = runs_of("cola", [0.0, 0.0])
+    for run in collapsed:
+        object.__setattr__(run, "history", (dataclasses.replace(run.last, predicted_classes=1),))
+    table = frontier.summary({"none": collapsed, "a": collapsed[:1]})
+    assert table["no_loss"].tolist() == [None, None] and table["collapsed"].tolist() == [2, 1]
+    assert frontier.answer(table) == "No row is known to lose nothing."
+
+
 def test_published_rows_are_all_that_give_a_ratio_and_an_accuracy():
     cola, cifar10 = (frontier.published(task) for task in frontier.TASKS)
     assert len(cola) == 4 + 14 + 4 + 2 and len(cifar10) == 12 + 8 + 4 + 3 + 14 + 9 - 5

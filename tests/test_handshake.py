@@ -3,6 +3,7 @@
 import contextlib
 import json
 import socket
+import struct
 import threading
 import time
 
@@ -12,7 +13,8 @@ from splitlib import experiment
 from splitlib.errors import ConfigError, PeerError
 from splitlib.pipeline.engine import Start
 from splitlib.pipeline.remote import handshake
-from splitlib.pipeline.remote.control import read_message, write_message
+from splitlib.pipeline.remote.control import SocketControl, read_message, write_message
+from splitlib.pipeline.remote.mailbox import Mailbox
 from splitlib.pipeline.remote.network import Server, dial
 from tests.support import TINY
 
@@ -218,3 +220,18 @@ def test_an_impossible_hello_is_refused_and_the_next_client_served():
         with pytest.raises(PeerError, match="refused: unknown task 'mnist'"):
             line.control.receive("ready", timeout=30)
         assert len(run_on(server).history) == 1
+
+
+def test_a_reset_connection_was_closed_by_the_other_side():
+    """What the kernel of a killed process sends depends on whether it had read everything; the user's line does not."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    peer = socket.create_connection(listener.getsockname())
+    connection, _ = listener.accept()
+    mailbox = Mailbox("the client")
+    control = SocketControl(connection, mailbox)
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.close()
+    with pytest.raises(PeerError, match="was lost at step 0: it closed the connection$"):
+        mailbox.take("anything", timeout=10)
+    control.close()
+    listener.close()

@@ -31,7 +31,7 @@ def frontier(ax: Axes, told: pd.DataFrame, ours: pd.DataFrame, *, goal: float) -
     rows: Any = ours.itertuples()  # whose columns no type knows
     for position, row in enumerate(rows):
         style = look(position)
-        collapsed = f", {row.collapsed} predict one class" if row.collapsed else ""
+        collapsed = f", {row.collapsed} collapsed" if row.collapsed else ""
         ax.errorbar(
             row.ratio, row.change, yerr=None if row.n == 1 else row.sd, color=style["color"], marker=style["marker"],
             markersize=7, capsize=3, linestyle="none", label=f"measured: {row.label} (n={row.n}{collapsed})",

@@ -24,6 +24,7 @@ BEAT_SECONDS = 1.0
 PATIENCE = 6.0
 _LENGTH = struct.Struct("<I")
 _MAX_BYTES = 1 << 24
+_CLOSED = "it closed the connection"
 _MAX_STRANGER = 1 << 16  # from a peer that has proved nothing yet
 
 
@@ -107,7 +108,7 @@ class SocketControl(Control):
             with self._sending:
                 write_message(self._socket, {"kind": kind, **values})
         except OSError as error:
-            self.mailbox.lose(f"its connection broke ({error.strerror})")
+            self.mailbox.lose(_why(error))
 
     def _beat(self) -> None:
         while not self._closed.wait(BEAT_SECONDS) and not self.mailbox.lost:
@@ -118,7 +119,7 @@ class SocketControl(Control):
             while not self._closed.is_set():
                 self.accept(self._next())
         except (OSError, ValueError, KeyError, PeerError) as error:
-            self.mailbox.lose(str(error) if isinstance(error, PeerError) else f"its connection broke ({error})")
+            self.mailbox.lose(_why(error))
 
     def _next(self) -> Message:
         (length,) = _LENGTH.unpack(self._exactly(_LENGTH.size))
@@ -148,6 +149,13 @@ class SocketControl(Control):
         with contextlib.suppress(OSError):  # the peer was faster
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
+
+
+def _why(error: Exception) -> str:
+    """Return why the peer is gone; one that dies with messages unread resets the connection instead of closing it."""
+    if isinstance(error, ConnectionError):
+        return _CLOSED
+    return str(error) if isinstance(error, PeerError) else f"its connection broke ({error})"
 
 
 def write_message(connection: socket.socket, message: Message) -> None:
@@ -186,5 +194,5 @@ def _all(connection: socket.socket, nbytes: int) -> bytes:
 def _received(connection: socket.socket, nbytes: int) -> bytes:
     data = connection.recv(nbytes)
     if not data:
-        raise PeerError("it closed the connection")
+        raise PeerError(_CLOSED)
     return data
