@@ -231,7 +231,7 @@ def test_a_reset_connection_was_closed_by_the_other_side():
     control = SocketControl(connection, mailbox)
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     peer.close()
-    with pytest.raises(PeerError, match="was lost at step 0: it closed the connection$"):
+    with pytest.raises(PeerError, match=r"was lost at step 0: it closed the connection$"):
         mailbox.take("anything", timeout=10)
     control.close()
     listener.close()
