@@ -93,8 +93,9 @@ def test_what_is_impossible_is_said_in_words_and_the_picture_stays(make):
     assert explorer.words.value == ""
 
 
-def test_without_runs_there_are_words_and_no_picture():
-    explorer = widgets.explore_curves("title", {})
+@pytest.mark.parametrize("runs", [{}, {"never run": []}])
+def test_without_runs_there_are_words_and_no_picture(runs):
+    explorer = widgets.explore_curves("title", runs)
     assert "nothing was run" in explorer.words.value
     assert "image/png" not in explorer._repr_mimebundle_()
 

@@ -19,6 +19,7 @@ VALUES, CHANGES = "values", "changes against the baseline"
 
 def explore_curves(title: str, runs: Mapping[str, Sequence[RunRecord]]) -> Explorer:
     """Return a choice of which of the ``runs`` to draw, and which quantity by epoch."""
+    runs = {label: records for label, records in runs.items() if records}
 
     def draw(runs_shown: Sequence[str], quantity: str) -> Figure:
         if not runs_shown:
