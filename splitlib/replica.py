@@ -14,7 +14,7 @@ from pathlib import Path
 from splitlib.config import RunConfig
 from splitlib.errors import SplitlibError
 from splitlib.experiment import run
-from splitlib.pipeline.processes import ERROR
+from splitlib.pipeline.processes import ERROR, leave
 from splitlib.pipeline.remote.launch import end_with_parent
 
 
@@ -32,4 +32,4 @@ def main(job: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    leave(main(sys.argv[1]))

@@ -83,6 +83,7 @@ def test_gradients_of_two_replicas_are_the_whole_batchs(tmp_path):
         "from pathlib import Path",
         "from torch import nn",
         "from splitlib.pipeline.data_parallel import DataParallel, joined",
+        "from splitlib.pipeline.processes import leave",
         "class Net(nn.Module):",
         "    def __init__(self):",
         "        super().__init__()",
@@ -99,7 +100,7 @@ def test_gradients_of_two_replicas_are_the_whole_batchs(tmp_path):
         "    worst = max((p.grad - w).abs().max().item() for p, w in zip(engine.parameters(), wanted))",
         "    seen = dict(loss=loss, whole=whole.item(), worst=worst, leads=engine.leads)",
         f"    Path({str(out)!r} + str(group.rank)).write_text(json.dumps(seen))",
-        "    del engine  # it holds the group, whose threads abort a process that ends before they do",
+        "leave(0)",
     )
     for rank in (0, 1):
         seen = json.loads(Path(f"{out}{rank}").read_text())
@@ -167,6 +168,17 @@ def test_what_a_user_can_act_on_is_told_once():
 def test_only_the_first_worker_is_heard(capfd):
     workers("import os", "print('worker', os.environ['RANK'], os.environ['OMP_NUM_THREADS'])", count=3)
     assert capfd.readouterr().out == "worker 0 1\n"
+
+
+def test_who_leaves_is_heard_and_skips_pythons_shutdown(capfd):
+    workers(
+        "import atexit, os",
+        "from splitlib.pipeline.processes import leave",
+        "atexit.register(os._exit, 9)",
+        "print('last words', end='')",
+        "leave(0)",
+    )
+    assert capfd.readouterr().out == "last words"
 
 
 def test_workers_end_with_whoever_started_them():

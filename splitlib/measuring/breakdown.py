@@ -45,7 +45,7 @@ from splitlib.partition import split
 from splitlib.pipeline.data_parallel import DataParallel, Group, joined, replica_devices
 from splitlib.pipeline.engine import Engine, batch_loss
 from splitlib.pipeline.inprocess import build_pipeline
-from splitlib.pipeline.processes import MEETING, run_together
+from splitlib.pipeline.processes import MEETING, leave, run_together
 from splitlib.pipeline.remote.launch import end_with_parent
 from splitlib.runtime import environment, results_dir
 from splitlib.version import __version__
@@ -314,3 +314,4 @@ def _example(case: Case) -> tuple[tuple[Tensor, ...], Tensor]:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    leave(0)
