@@ -5,16 +5,18 @@ import dataclasses
 import json
 import math
 import time
+import weakref
 from collections import Counter
 
 import pytest
 import torch
 
-from splitlib import results
+from splitlib import results, runtime
 from splitlib.compressors import HEADER_BYTES, make_compressors
 from splitlib.errors import ConfigError, RecordError
 from splitlib.measuring import batches as measuring
 from splitlib.measuring import records as timings
+from splitlib.measuring.stage_records import kept_stage_work, read_stage_timing
 from splitlib.measuring.stages import _Sequential, codec_times, seconds_in_turn, stage_work
 from splitlib.pipeline.predict import LinkModel, predict
 from splitlib.pipeline.remote.link import Link
@@ -191,6 +193,20 @@ def test_clients_of_one_server_are_measured_visit_by_visit():
     assert found["sort"].compression_ratio < found["none"].compression_ratio / 3
 
 
+def test_with_visits_one_trainer_at_a_time_is_in_memory():
+    before, alive = [], []
+
+    def opened(config):
+        alive.append(sum(trainer() is not None for trainer in before))
+        trainer = trainer_of(config)
+        before.append(weakref.ref(trainer))
+        return contextlib.nullcontext(trainer)
+
+    configs = {"none": TINY, "sort": SORT}
+    measuring.measure_in_turn(configs, devices=["cpu"], batches=2, warmup=0, visits=2, opened=opened)
+    assert alive == [0, 0, 0, 0]
+
+
 def test_no_more_visits_than_batches():
     with pytest.raises(ConfigError, match="visits must be from 0 to the number of batches, 2, not 3"):
         timing_of(TINY, batches=2, visits=3)
@@ -228,6 +244,20 @@ def test_stage_times_predict_a_batch():
     assert work.server_optimizer + work.client_optimizer > 0
     predicted = predict(work, chunks=2, link=LinkModel.symmetric(math.inf))
     assert predicted.ideal <= predicted.seconds <= work.client_compute(2) + work.server_compute(2) + 1
+
+
+def test_stage_times_are_measured_once_and_read_back_as_they_were():
+    made = kept_stage_work(SORT, device="cpu", batches=1)
+    assert kept_stage_work(SORT, device="cpu", batches=1) == made
+    assert kept_stage_work(SORT, device="cpu", batches=2) != made, "one batch is too few"
+    assert kept_stage_work(SORT, device="cpu", batches=1, fresh=True) != made
+    (path,) = runtime.results_dir().glob("timing-stages-*.json")
+    timing = read_stage_timing(path)
+    assert (timing.config, timing.devices, timing.batches) == (SORT, ("cpu",) * 3, 1)
+    assert results.all_records() == [], "it is no record of a run"
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(RecordError, match=r"not a readable timing.*measure again with fresh"):
+        kept_stage_work(SORT, device="cpu", batches=1)
 
 
 def test_stage_times_need_a_cut():

@@ -7,6 +7,7 @@ tables show, with the middle half and n beside them: a machine that does other t
 from __future__ import annotations
 
 import datetime
+import gc
 import itertools
 import statistics
 import time
@@ -64,15 +65,16 @@ def measure_in_turn(
     ``visits`` a round is a visit.
 
     Args:
-        configs: what to time, by label; all of them are built before the first batch.
+        configs: what to time, by label.
         devices: ``auto``, ``cpu``, ``cuda:N``: one for all stages, or one for each (an unsplit model takes the first).
         hub: a local mirror of the hub.
         batches: how many count, at least.
         warmup: batches before them, of each config.
         link: between client and server, in words; part of the record's name.
         opened: makes the trainer of a config, ready to step, for the length of a ``with``; by default in this process.
-        visits: for trainers that cannot be open at once, such as clients of one server: each config is opened so many
-            times, with a warm-up each time, and takes its share of the batches. 0: all are open, a batch each in turn.
+        visits: for trainers that cannot be open at once, such as clients of one server, or too many for the memory:
+            each config is opened so many times, with a warm-up each time, and takes its share of the batches. 0: all
+            are open, a batch each in turn.
         fresh: measure although timings exist.
 
     Raises:
@@ -136,13 +138,21 @@ def _visit_in_turn(
     shares = [batches // visits + (number < batches % visits) for number in range(visits)]
     with Progress("time per batch", len(configs) * (visits * warmup + batches)) as progress:
         for share, config in itertools.product(shares, configs):
-            with opened(config) as trainer:
-                watch = watches.setdefault(config, _Watch(trainer))
-                watch.visit(trainer)
-                for number in range(warmup + share):
-                    watch.step(counts=number >= warmup)
-                    progress.advance()
+            _visit(config, opened, watches, warmup, share, progress)
+            gc.collect()  # a trainer is full of cycles, and the next one wants its memory
     return list(watches.values())
+
+
+def _visit(
+    config: RunConfig, opened: Opened, watches: dict[RunConfig, _Watch], warmup: int, share: int, progress: Progress
+) -> None:
+    with opened(config) as trainer:
+        watch = watches.setdefault(config, _Watch(trainer))
+        watch.visit(trainer)
+        for number in range(warmup + share):
+            watch.step(counts=number >= warmup)
+            progress.advance()
+        watch.leave()
 
 
 def place(trainer: Trainer, devices: Sequence[str]) -> Trainer:
@@ -186,12 +196,19 @@ class _Watch:
 
     def visit(self, trainer: Trainer) -> None:
         """Go on with another trainer of the same config."""
-        self.trainer = trainer
+        self.trainer: Trainer | None = trainer
+        self.config, self.data_label = trainer.config, trainer.data.label
         self.batches = itertools.cycle(list(itertools.islice(trainer.rest_of_epoch(), KEPT_BATCHES)))
+
+    def leave(self) -> None:
+        """Let go of the trainer, so that one at a time is in memory."""
+        self.trainer, self.batches = None, itertools.cycle(())
 
     def step(self, *, counts: bool) -> None:
         """Take one step, and note it if it ``counts``."""
-        trainer, traffic = self.trainer, self.trainer.engine.traffic
+        trainer = self.trainer
+        assert trainer is not None, "a visit comes before a step"
+        traffic = trainer.engine.traffic
         before = traffic.sent_bytes, traffic.uncompressed_bytes
         inputs, labels = next(self.batches)
         synchronize()
@@ -216,10 +233,10 @@ class _Watch:
         timed = {device: hardware(torch.device(device)) for device in devices}
         found = environment(torch.device(devices[-1]))
         return BatchTiming(
-            config=self.trainer.config,
+            config=self.config,
             devices=devices,
             link=link,
-            data_label=self.trainer.data.label,
+            data_label=self.data_label,
             together=together,
             warmup=warmup,
             seconds=tuple(self.seconds),

@@ -128,12 +128,17 @@ class BatchTiming:
         }
 
 
-def timing_path(config: RunConfig, devices: Sequence[str], link: str = "", folder: Path | None = None) -> Path:
-    """Return where the timing of ``config`` on these devices and this link lies, whether it exists or not."""
+def timing_path(
+    config: RunConfig, devices: Sequence[str], link: str = "", folder: Path | None = None, *, kind: str = ""
+) -> Path:
+    """Return where the timing of ``config`` on these devices and this link lies, whether it exists or not.
+
+    ``kind`` begins the name of what is no :class:`BatchTiming`.
+    """
     words = [config.task, config.data, str(config.model).rsplit("/", 1)[-1], str(config.partition), config.compressor]
     name = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "_", word) for word in words)
     key = hashlib.sha256(json.dumps([config.key, list(devices), link]).encode()).hexdigest()[:12]
-    return (folder or results_dir()) / f"{TIMING_PREFIX}{name}-{key}.json"
+    return (folder or results_dir()) / f"{TIMING_PREFIX}{kind}{name}-{key}.json"
 
 
 def read_timing(path: Path) -> BatchTiming:
