@@ -37,8 +37,8 @@ from torch import Tensor, nn
 
 from splitlib.compressors import make_compressor
 from splitlib.config import RunConfig
-from splitlib.errors import RecordError
 from splitlib.files import write_text
+from splitlib.measuring.records import readable
 from splitlib.models.build import build_reference
 from splitlib.optimization import make_optimizer
 from splitlib.partition import split
@@ -180,14 +180,10 @@ def _path(identity: str) -> Path:
 
 def read(path: Path) -> Measurement:
     """Read a measurement; raise RecordError with the remedy if it is damaged."""
-    try:
+    with readable(path):
         values = json.loads(path.read_text(encoding="utf-8"))
         breakdowns = tuple(Breakdown(case=Case(**b["case"]), seconds=b["seconds"]) for b in values["breakdowns"])
         return Measurement(**{**values, "devices": tuple(values["devices"]), "breakdowns": breakdowns})
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise RecordError(
-            f"{path} is not a readable timing ({error}); delete it, or measure again with fresh"
-        ) from error
 
 
 # --- In each process -------------------------------------------------------------------------------------------------

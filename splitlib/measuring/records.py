@@ -9,7 +9,8 @@ import hashlib
 import json
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -141,14 +142,21 @@ def timing_path(
     return (folder or results_dir()) / f"{TIMING_PREFIX}{kind}{name}-{key}.json"
 
 
-def read_timing(path: Path) -> BatchTiming:
-    """Read one timing; raise RecordError with the remedy if it is damaged."""
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Raise RecordError with the remedy for whatever in the block shows that the file is damaged."""
     try:
-        return BatchTiming.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        yield
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise RecordError(
             f"{path} is not a readable timing ({error}); delete it, or measure again with fresh"
         ) from error
+
+
+def read_timing(path: Path) -> BatchTiming:
+    """Read one timing; raise RecordError with the remedy if it is damaged."""
+    with readable(path):
+        return BatchTiming.from_dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def save_timing(timing: BatchTiming, folder: Path | None = None) -> Path:

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from splitlib.config import RunConfig
-from splitlib.errors import RecordError
 from splitlib.files import write_text
-from splitlib.measuring.records import timing_path
+from splitlib.measuring.records import readable, timing_path
 from splitlib.measuring.stages import MESSAGES, stage_work
 from splitlib.pipeline.predict import Message, Work
 from splitlib.runtime import environment, pick_devices
@@ -80,9 +79,5 @@ def kept_stage_work(
 
 def read_stage_timing(path: Path) -> StageTiming:
     """Read one record; raise RecordError with the remedy if it is damaged."""
-    try:
+    with readable(path):
         return StageTiming.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise RecordError(
-            f"{path} is not a readable timing ({error}); delete it, or measure again with fresh"
-        ) from error
