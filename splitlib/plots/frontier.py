@@ -34,7 +34,7 @@ def frontier(ax: Axes, told: pd.DataFrame, ours: pd.DataFrame, *, goal: float) -
         collapsed = f", {row.collapsed} collapsed" if row.collapsed else ""
         ax.errorbar(
             row.ratio, row.change, yerr=None if row.n == 1 else row.sd, color=style["color"], marker=style["marker"],
-            markersize=7, capsize=3, linestyle="none", label=f"measured: {row.label} (n={row.n}{collapsed})",
+            markersize=7, capsize=3, linestyle="none", label=f"{row.label} (n={row.n}{collapsed})",
         )  # fmt: skip
     ax.axhline(0.0, color=COLOURS[6], linewidth=0.8)
     ax.axvline(goal, color=COLOURS[6], linewidth=0.8, linestyle=":")
