@@ -123,7 +123,9 @@ def _step_in_turn(
     configs: Sequence[RunConfig], opened: Opened, batches: int, warmup: int, _visits: int
 ) -> list[_Watch]:
     with ExitStack() as stack:
-        watches = [_Watch(stack.enter_context(opened(config))) for config in configs]
+        watches = [_Watch() for _ in configs]
+        for watch, config in zip(watches, configs, strict=True):
+            watch.visit(stack.enter_context(opened(config)))
         with Progress("time per batch", (warmup + batches) * len(watches)) as progress:
             for number, watch in itertools.product(range(warmup + batches), watches):
                 watch.step(counts=number >= warmup)
@@ -147,7 +149,7 @@ def _visit(
     config: RunConfig, opened: Opened, watches: dict[RunConfig, _Watch], warmup: int, share: int, progress: Progress
 ) -> None:
     with opened(config) as trainer:
-        watch = watches.setdefault(config, _Watch(trainer))
+        watch = watches.setdefault(config, _Watch())
         watch.visit(trainer)
         for number in range(warmup + share):
             watch.step(counts=number >= warmup)
@@ -188,14 +190,13 @@ def stages_of(trainer: Trainer) -> list[Stage]:
 class _Watch:
     """Steps a trainer through its first batches again and again, and notes what each step took."""
 
-    def __init__(self, trainer: Trainer) -> None:
-        self.visit(trainer)
+    def __init__(self) -> None:
         self.seconds: list[float] = []
         self.spans: list[list[Span]] = []
         self.traffic: list[tuple[int, int]] = []
 
     def visit(self, trainer: Trainer) -> None:
-        """Go on with another trainer of the same config."""
+        """Begin, or go on with another trainer of the same config."""
         self.trainer: Trainer | None = trainer
         self.config, self.data_label = trainer.config, trainer.data.label
         self.batches = itertools.cycle(list(itertools.islice(trainer.rest_of_epoch(), KEPT_BATCHES)))
