@@ -140,8 +140,9 @@ class _Bare:
     """Through gloo alone, into memory that is already there; all sends and receives of a round are posted at once."""
 
     def __init__(self, rank: int, store: Store, address: str, tensors: Sequence[Tensor], answer: Tensor) -> None:
-        transport = gloo_transport(store, rank, address)
-        self.out, self.into = transport._out, transport._into  # a group for each direction, as the framed have
+        groups = gloo_transport(store, rank, address)._groups  # one for each direction, as the framed have
+        ways = groups[ACTIVATION_1], groups[ACTIVATION_2]
+        self.out, self.into = ways if rank == SENDER else ways[::-1]
         self.peer = 1 - rank
         self.buffers = [torch.empty_like(x) for x in (tensors if rank == RECEIVER else [answer])]
 

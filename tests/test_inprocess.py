@@ -1,6 +1,7 @@
 """torchgpipe in every mode: any number of stages, recomputation, batch norm and the loss of micro-batches."""
 
 import copy
+import threading
 
 import pytest
 import torch
@@ -215,3 +216,39 @@ def test_lora_in_a_pipeline_sends_no_gradient_to_a_frozen_head():
     ids = torch.randint(4, 40, (4, 8))
     pipeline.train_batch((ids, torch.ones_like(ids)), torch.arange(4) % 2, step=0, scale=lambda loss: loss)
     assert pipeline.traffic.gradient_bytes < 0.6 * pipeline.traffic.activation_bytes
+
+
+class _Place(nn.Module):
+    """Notes which thread computes."""
+
+    def __init__(self, seen: list, error: Exception | None = None) -> None:
+        super().__init__()
+        self.seen, self.error = seen, error
+
+    def forward(self, values):
+        self.seen.append((threading.current_thread(), torch.is_grad_enabled()))
+        if self.error is not None and len(self.seen) > 3:
+            raise self.error
+        return values
+
+
+def places(*devices: str, error: Exception | None = None) -> list:
+    """Which thread ran each stage on each of two micro-batches, and whether it kept a graph."""
+    seen: list = []
+    parts = [_Place(seen) for _ in devices[:-1]] + [_Place(seen, error)]
+    codec = make_compressor("none")
+    where = [torch.device(device) for device in devices]
+    pipeline = build_pipeline(parts, devices=where, chunks=2, activations=codec, gradients=codec)
+    with torch.no_grad():
+        pipeline(torch.ones(4, 3))
+    return seen
+
+
+def test_on_the_cpu_alone_stages_run_in_the_callers_thread():
+    """Threads could do nothing at once there, and their OpenMP threads spin on each other's cores."""
+    assert places("cpu", "cpu", "cpu:0") == [(threading.current_thread(), False)] * 6
+
+
+def test_an_error_in_a_stage_is_raised_in_the_caller():
+    with pytest.raises(ZeroDivisionError, match="in the last stage"):
+        places("cpu", "cpu", error=ZeroDivisionError("in the last stage"))

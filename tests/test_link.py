@@ -1,7 +1,9 @@
 """A shaped link takes as long as its rate and latency say."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
 from splitlib.errors import ConfigError
@@ -33,12 +35,12 @@ def test_a_wrong_latency_names_the_value_and_an_example():
         Link.parse("", "10")
 
 
-def test_messages_leave_one_after_the_other_and_latency_delays_each_alone():
+def test_messages_leave_one_after_the_other_and_none_waits_for_another_to_arrive():
     pace = Pace(Link(rate_mbit=8, latency_ms=500))  # a million bytes a second
     start = time.perf_counter()
-    arrivals = [pace.leave(20_000, start) for _ in range(5)]
+    sent = [pace.leave(20_000, start) for _ in range(5)]
     left = time.perf_counter()
-    assert arrivals == pytest.approx([start + 0.02 * (i + 1) + 0.5 for i in range(5)])
+    assert np.array(sent) - start == pytest.approx(0.02 * np.array([[i, i + 1] for i in range(5)]))
     assert left >= start + 0.1
 
 
@@ -47,4 +49,24 @@ def test_a_link_that_was_idle_starts_with_the_next_message():
     pace.leave(1000, time.perf_counter())
     time.sleep(0.02)
     ready = time.perf_counter()
-    assert pace.leave(1000, ready) == pytest.approx(ready + 0.001)
+    assert pace.leave(1000, ready) == pytest.approx((ready, ready + 0.001))
+
+
+def test_an_urgent_message_interrupts_another_which_then_goes_on():
+    pace = Pace(Link(rate_mbit=8))
+    with ThreadPoolExecutor(2) as pool:
+        start = time.perf_counter()
+        patient = pool.submit(pace.leave, 400_000, start)
+        time.sleep(0.1)
+        urgent = pool.submit(pace.leave, 100_000, start + 0.1, urgent=True).result()
+        assert not patient.done()
+        assert np.array(urgent) - start == pytest.approx([0.1, 0.2])
+        assert np.array(patient.result()) - start == pytest.approx([0, 0.5])
+    assert pace.leave(1000, start) == pytest.approx((start + 0.5, start + 0.501)), "every bit took its time once"
+
+
+def test_others_wait_for_urgent_messages_that_are_on_the_link():
+    pace = Pace(Link(rate_mbit=8))
+    start = time.perf_counter()
+    assert np.array(pace.leave(50_000, start, urgent=True)) - start == pytest.approx([0, 0.05])
+    assert np.array(pace.leave(50_000, start)) - start == pytest.approx([0.05, 0.1])

@@ -18,6 +18,73 @@ PORT = 29511
 SERVER_ADDRESS = ADDRESSES[0]
 
 
+ONE_END = """
+import sys, threading, time
+import torch
+from torch.distributed import FileStore
+from splitlib.compressors import make_compressor
+from splitlib.pipeline.remote.transport import gloo_transport
+from splitlib.pipeline.remote.wire import ACTIVATION_1, GRADIENT_2, KINDS, Frame, encode_frame
+
+rank, store, address = int(sys.argv[1]), FileStore(sys.argv[2], 2), sys.argv[3]
+transport = gloo_transport(store, rank, address)
+sizes = {ACTIVATION_1: 500_000, GRADIENT_2: 10_000}
+
+def each(kind):
+    if rank == 0:
+        for _ in transport.messages(kind):
+            print(KINDS[kind], flush=True)
+        return
+    message = encode_frame(make_compressor("none"), torch.zeros(sizes[kind]), Frame(kind=kind))[1]
+    time.sleep(0.3 * (kind == GRADIENT_2))
+    transport.send(kind, message)
+
+threads = [threading.Thread(target=each, args=(kind,)) for kind in sizes]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+transport.close(sizes if rank else [])
+if rank:
+    sys.stdin.read()  # what has not left the buffers yet would be lost with the process
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_short_gradient_arrives_before_a_long_activation_that_left_first(tmp_path):
+    """2 MB take 4 s on this link; 40 KB that are sent 0.3 s later do not wait behind them."""
+    if reason := missing():
+        pytest.skip(f"network namespaces need {reason}")
+    with two_namespaces(RATE_MBIT) as names:
+        ends = [
+            subprocess.Popen(
+                [
+                    "ip",
+                    "netns",
+                    "exec",
+                    name,
+                    sys.executable,
+                    "-c",
+                    ONE_END,
+                    str(rank),
+                    str(tmp_path / "store"),
+                    address,
+                ],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for rank, (name, address) in enumerate(zip(names, ADDRESSES, strict=True))
+        ]
+        try:
+            assert [ends[0].stdout.readline() for _ in range(2)] == ["gradient 2\n", "activation 1\n"]
+        finally:
+            for end in ends:
+                end.kill()
+                end.wait()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_shaped_link_between_two_namespaces(tmp_path):

@@ -94,15 +94,21 @@ def test_messages_of_one_direction_queue_and_computing_goes_on():
     assert times(found, "server", "wait")["body 0"] == (0, 3)
 
 
-def test_a_gradient_overtakes_the_activations_that_wait():
+def test_what_crosses_cut_2_interrupts_what_crosses_cut_1():
     work = replace(
         EVERY_PASS_A_SECOND, body_forward=0.5, tail_forward=0.5, tail_backward=0.5,
         activation_1=Message(nbytes=2 * MEGABYTE), gradient_2=Message(nbytes=MEGABYTE),
+        activation_2=Message(nbytes=MEGABYTE // 4), gradient_1=Message(nbytes=2 * MEGABYTE),
     )  # fmt: skip
-    sent = times(predict(work, chunks=3, link=LinkModel.symmetric(8)), "client", "send")
-    assert sent["activation 1 1"] == (3, 5)  # the gradient is ready at 4.5 and stops nothing half-way
-    assert sent["gradient 2 0"] == (5, 6)
-    assert sent["activation 1 2"] == (6, 8)
+    found = predict(work, chunks=3, link=LinkModel.symmetric(8))
+    sent = times(found, "client", "send")
+    assert sent["activation 1 0"] == (1, 3)
+    assert sent["gradient 2 0"] == (4.75, 5.75)  # from the body at 3.5, sent back by 3.75, through the tail by 4.75
+    assert sent["activation 1 1"] == (3, 6), "two seconds, and one for the gradient in between"
+    assert sent["activation 1 2"][0] == 6
+    back = times(found, "server", "send")
+    assert (back["activation 2 1"], back["activation 2 2"]) == ((7.25, 7.5), (8.5, 8.75))
+    assert back["gradient 1 0"] == (6.75, 9.25), "two seconds, and half a one for both activations"
 
 
 def test_encoding_beside_the_passes_costs_them_nothing():
@@ -220,7 +226,13 @@ def test_no_worker_does_two_things_at_once_and_all_is_done(schedule, work, link,
     found = predict(work, chunks=chunks, link=link, schedule=schedule)
     for worker in {(s.side, s.activity) for s in found.spans}:
         mine = [s for s in found.spans if (s.side, s.activity) == worker]
-        assert all(a.end <= b.start + A_LITTLE for a, b in pairwise(mine))
+        if worker[1] != "send":
+            assert all(a.end <= b.start + A_LITTLE for a, b in pairwise(mine))
+            continue
+        for span in mine:  # as long as its bytes take, and those that came in between
+            between = sum(s.nbytes for s in mine if s is not span and span.start <= s.start < s.end <= span.end)
+            taken = link.seconds(span.nbytes + between, from_client=span.side == "client")
+            assert span.end - span.start == pytest.approx(taken, abs=A_LITTLE)
     computed = sum(s.end - s.start for s in found.spans if s.activity == "compute")
     assert computed == pytest.approx(work.client_compute(chunks) + work.server_compute(chunks))
     assert sum(s.nbytes for s in found.spans) == chunks * sum(getattr(work, name).nbytes for name in MESSAGES)

@@ -22,10 +22,14 @@ class Operation:
     rank: tuple[int, int]
     """Among what is ready, the lowest goes first; of equals, what was ready first."""
     after: Sequence[Operation] = ()
+    yields: bool = False
+    """Whether what has a lower first rank interrupts it; it goes on afterwards."""
     delay: float = 0.0
     """From its end until others may use what it made: the link's latency."""
     ready_at: float = 0.0
     """When all it needs is there; meaningful once it is."""
+    started: float | None = None
+    """When it was first begun."""
     _waiting: list[Operation] = field(default_factory=list)
     _missing: int = 0
 
@@ -46,11 +50,31 @@ class Operation:
 class _Worker:
     name: tuple[str, str]
     queue: list[tuple[tuple[int, int], int, Operation]] = field(default_factory=list)
-    doing: Operation | None = None
+    doing: tuple[tuple[int, int], int, Operation] | None = None
+    """What it took from the queue, ..."""
+    end: float = 0.0
+    """... and when that will be done."""
+
+    def interrupt(self, now: float) -> None:
+        """Put back what yields to the first in the queue."""
+        if self.doing and self.queue and self.doing[2].yields and self.queue[0][0][0] < self.doing[0][0]:
+            self.doing[2].seconds = self.end - now
+            heapq.heappush(self.queue, self.doing)
+            self.doing = None
+
+    def take(self, now: float) -> Operation | None:
+        """Begin with the first in the queue and return it, or None where there is nothing or no time."""
+        if self.doing or not self.queue:
+            return None
+        self.doing = heapq.heappop(self.queue)
+        operation = self.doing[2]
+        self.end = now + operation.seconds
+        operation.started = now if operation.started is None else operation.started
+        return operation
 
 
 def simulate(operations: list[Operation]) -> Iterator[Span]:
-    """Yield what was done, as it starts: each worker always takes the lowest rank of what is ready."""
+    """Yield what was done, as it ends: each worker always takes the lowest rank of what is ready."""
     workers = [_Worker(name) for name in dict.fromkeys(operation.worker for operation in operations)]
     # Computation last: what takes no time is over, and what it makes ready is ranked, before a pass is chosen.
     workers.sort(key=lambda worker: worker.name[1] == COMPUTE)
@@ -60,20 +84,18 @@ def simulate(operations: list[Operation]) -> Iterator[Span]:
     while events:
         now = events[0][0]
         while events and events[0][0] == now:
-            _, _, operation = heapq.heappop(events)
+            _, number, operation = heapq.heappop(events)
             worker = by_name[operation.worker]
-            if worker.doing is operation:
+            if operation.started is None:
+                heapq.heappush(worker.queue, (operation.rank, number, operation))
+            elif worker.doing and worker.doing[2] is operation and worker.end == now:  # else it was interrupted
                 worker.doing = None
+                yield replace(operation.span, start=operation.started, end=now)
                 for later in operation.free(now):
                     heapq.heappush(events, (later.ready_at, next(tie), later))
-            else:
-                heapq.heappush(worker.queue, (operation.rank, next(tie), operation))
         for worker in workers:
             if events and events[0][0] == now:
                 break
-            if worker.queue and worker.doing is None:
-                _, _, operation = heapq.heappop(worker.queue)
-                worker.doing = operation
-                end = now + operation.seconds
-                heapq.heappush(events, (end, next(tie), operation))
-                yield replace(operation.span, start=now, end=end)
+            worker.interrupt(now)
+            if (taken := worker.take(now)) is not None:
+                heapq.heappush(events, (worker.end, next(tie), taken))

@@ -16,6 +16,7 @@ from splitlib.partition import Sender
 from splitlib.pipeline.boundary import Boundary, Traffic
 from splitlib.pipeline.channel import Channel, Coding
 from splitlib.pipeline.engine import Engine, Scale, batch_loss
+from splitlib.pipeline.inline import compute_inline
 from splitlib.pipeline.parts import trains
 from splitlib.pipeline.recompute import recomputed, run_twice
 from splitlib.pipeline.stage import Clock, Stage
@@ -134,6 +135,7 @@ def build_pipeline(
         _Counted(Stage(part, index, clock, precision, device), boundary, clock)
         for index, (part, device, boundary) in enumerate(zip(parts, devices, [None, *boundaries], strict=True))
     ]
+    compute_inline()
     gpipe = GPipe(
         nn.Sequential(*stages),
         balance=[1] * len(stages),

@@ -1,7 +1,8 @@
 """Predicted time of one batch between client and server: a simulation of who does what when, without any model.
 
 Each side has four workers that go one thing after the other: one computes, one encodes, one sends, one decodes. What is
-ready waits for its worker; each worker takes first what its schedule ranks first and never stops half-way:
+ready waits for its worker; each worker takes first what its schedule ranks first, and only what is being sent is ever
+interrupted: what crosses cut 2 goes before what crosses cut 1, since it brings work for the other direction sooner.
 
     client   head forward                   tail forward, tail backward                   head backward   optimizer
                   activation 1 v       ^ activation 2         gradient 2 v        ^ gradient 1
@@ -271,13 +272,13 @@ class _Plan:
         return self._add(side, COMPUTE, what, j, seconds, after, rank=_RANKS[self.schedule].index(what))
 
     def _cross(self, side: str, what: str, j: int, made: Operation) -> Operation:
-        """Encode, send and decode; return the last of them. Gradients go before activations that wait too."""
+        """Encode, send and decode; return the last of them."""
         message: Message = getattr(self.work, what.replace(" ", "_"))
-        rank = 0 if "gradient" in what else 1
+        rank = 0 if what.endswith("2") else 1
         encoded = self._add(side, ENCODE, what, j, message.encode, [made], rank=rank)
         seconds = self.link.seconds(message.nbytes, from_client=side == CLIENT)
         sent = self._add(side, SEND, what, j, seconds, [encoded], rank=rank, nbytes=message.nbytes)
-        sent.delay = self.link.latency_ms / 1e3
+        sent.delay, sent.yields = self.link.latency_ms / 1e3, True
         return self._add(SERVER if side == CLIENT else CLIENT, DECODE, what, j, message.decode, [sent], rank=0)
 
     def _add(

@@ -17,7 +17,7 @@ from splitlib.pipeline.channel import Channel, Coding, Place
 from splitlib.pipeline.remote.link import Link, Pace, sleep_until
 from splitlib.pipeline.remote.mailbox import Mailbox
 from splitlib.pipeline.remote.transport import Transport
-from splitlib.pipeline.remote.wire import GRADIENTS, KINDS, Frame, encode_frame, read_frame, read_payload
+from splitlib.pipeline.remote.wire import KINDS, URGENT, Frame, encode_frame, read_frame, read_payload
 from splitlib.timeline import DECODE, ENCODE, SEND, Timeline
 
 _CLOSING_SECONDS = 2.0
@@ -49,18 +49,20 @@ class Arrival:
     beside: tuple[Tensor, ...]
 
 
+_Run = Callable[[], None]
+
+
 @dataclass(order=True)
 class _Job:
-    """What waits to be encoded or sent: gradients first, since the other side can finish a micro-batch with them."""
+    """What waits to be encoded: what is urgent first, then in order."""
 
-    priority: int
+    later: bool
     number: int
-    run: Callable[[], None] | None = field(compare=False)
-    """None ends the thread."""
+    run: _Run | None = field(compare=False)
 
 
 class Endpoint:
-    """Threads around a transport: one encodes, one sends, one for each kind of message receives and decodes.
+    """Threads around a transport: one encodes; for each kind of message, one sends, or one receives and decodes.
 
     Within a kind everything stays in order, so compressors that learn meet the tensors in the schedule's order.
     """
@@ -85,13 +87,15 @@ class Endpoint:
         """By step, mode and micro-batch; the mask comes with the first tensor of it that crosses."""
         self.device, self.link, self._pace = device, link, Pace(link)
         self.counts = {kind: Count() for kind in (*sends, *receives)}
-        self._encodes, self._sends, self._delayed = (queue.PriorityQueue[_Job]() for _ in range(3))
+        self._encodes = queue.PriorityQueue[_Job]()
         self._numbers = itertools.count()
+        self._sends = {kind: queue.SimpleQueue[_Run | None]() for kind in sends}
+        self._delayed = queue.SimpleQueue[_Run | None]()
         self._unsent: Counter[int] = Counter()
         self._all_sent = threading.Condition()
         self._threads: list[threading.Thread] = []
-        for work in (self._encodes, self._sends, self._delayed):
-            self._start(self._work, work)
+        for take in (self._next_encode, self._delayed.get, *(jobs.get for jobs in self._sends.values())):
+            self._start(self._work, take)
         for kind in receives:
             self._start(self._receive, kind)
 
@@ -107,38 +111,40 @@ class Endpoint:
         except Exception as error:
             self.mailbox.fail(error)
 
+    def _work(self, take: Callable[[], _Run | None]) -> None:
+        """Do what comes until None does."""
+        while (run := take()) is not None:
+            run()
+
+    def _next_encode(self) -> _Run | None:
+        return self._encodes.get().run
+
     # --- Sending ---
 
     def send(self, frame: Frame, x: Tensor, beside: Sequence[Tensor] = ()) -> None:
         """Encode and send ``x`` soon; nobody may change it."""
         with self._all_sent:
             self._unsent[frame.kind] += 1
-        self._queue(self._encodes, frame.kind, lambda: self._encode(frame, x.detach(), beside))
-
-    def _queue(self, jobs: queue.PriorityQueue[_Job], kind: int, run: Callable[[], None]) -> None:
-        jobs.put(_Job(0 if kind in GRADIENTS else 1, next(self._numbers), run))
-
-    def _work(self, jobs: queue.PriorityQueue[_Job]) -> None:
-        while (job := jobs.get()).run is not None:
-            job.run()
+        later = frame.kind not in URGENT
+        self._encodes.put(_Job(later, next(self._numbers), lambda: self._encode(frame, x.detach(), beside)))
 
     def _encode(self, frame: Frame, x: Tensor, beside: Sequence[Tensor]) -> None:
         with self.timeline.during(ENCODE, KINDS[frame.kind], frame.micro_batch):
             encoder = self.channels[frame.kind].at(self._place(frame, beside))
             frame, message = encode_frame(encoder, x, frame, beside)
         queued = time.perf_counter()
-        self._queue(self._sends, frame.kind, lambda: self._send(frame, message, queued))
+        self._sends[frame.kind].put(lambda: self._send(frame, message, queued))
 
     def _send(self, frame: Frame, message: Tensor, queued: float) -> None:
         """Put a message on the link. A shaped link is busy for as long as the rate says; another thread delivers."""
-        start, nbytes = time.perf_counter(), message.numel()
+        nbytes = message.numel()
         if self.link.shaped:
-            arrives = self._pace.leave(nbytes, queued)
-            self._delayed.put(_Job(0, next(self._numbers), lambda: self._deliver(frame, message, arrives)))
             # By the link's own clock: a thread that overslept would seem to send its next message faster than the link.
-            end = arrives - 1e-3 * self.link.latency_ms
-            start = end - self.link.seconds(nbytes)
+            start, end = self._pace.leave(nbytes, queued, urgent=frame.kind in URGENT)
+            arrives = end + 1e-3 * self.link.latency_ms
+            self._delayed.put(lambda: self._deliver(frame, message, arrives))
         else:
+            start = time.perf_counter()
             self._deliver(frame, message, start)
             end = time.perf_counter()
         self.timeline.add(SEND, KINDS[frame.kind], frame.micro_batch, start, end, nbytes=nbytes)
@@ -182,8 +188,9 @@ class Endpoint:
 
     def close(self) -> None:
         """Let go of the connection and end the threads; those that wait for a silent peer are left behind."""
-        for jobs in (self._encodes, self._sends, self._delayed):
-            jobs.put(_Job(-1, 0, None))
+        self._encodes.put(_Job(False, -1, None))
+        for jobs in (self._delayed, *self._sends.values()):
+            jobs.put(None)
         self.transport.close(self._sent_kinds)
         deadline = time.monotonic() + _CLOSING_SECONDS
         for thread in self._threads:

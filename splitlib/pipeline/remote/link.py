@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from dataclasses import dataclass
 
@@ -52,19 +53,31 @@ class Link:
 
 
 class Pace:
-    """One direction of a link in real time: messages leave one after the other."""
+    """One direction of a link in real time, for a thread of urgent messages and one of others.
+
+    Messages of a thread leave one after the other; an urgent one interrupts another's, which goes on afterwards.
+    """
 
     def __init__(self, link: Link) -> None:
-        self.link, self._free_at = link, 0.0
+        self.link = link
+        self._free = {True: 0.0, False: 0.0}
+        """When the last bit of all urgent messages, and of all others, will have left."""
+        self._lock = threading.Lock()
 
-    def leave(self, nbytes: int, since: float) -> float:
-        """Wait until the last bit of the next message, ready ``since``, has left; return when it arrives.
+    def leave(self, nbytes: int, since: float, *, urgent: bool = False) -> tuple[float, float]:
+        """Wait until the last bit of the next message, ready ``since``, has left; return when its first and last did.
 
-        Both times are ``perf_counter``'s. Oversleeping costs the link nothing: the next message follows without a gap.
+        All times are ``perf_counter``'s. Oversleeping costs the link nothing: the next message follows without a gap.
         """
-        self._free_at = max(self._free_at, since) + self.link.seconds(nbytes)
-        sleep_until(self._free_at)
-        return self._free_at + 1e-3 * self.link.latency_ms
+        seconds = self.link.seconds(nbytes)
+        with self._lock:
+            start = max(since, *(self._free[each] for each in {True, urgent}))
+            self._free[urgent] = start + seconds
+            if urgent and self._free[False] > start:
+                self._free[False] += seconds
+        while (end := self._free[urgent]) > time.perf_counter():
+            sleep_until(end)  # if an urgent message came meanwhile, there is more to wait for
+        return start, end
 
 
 def sleep_until(moment: float) -> None:

@@ -7,7 +7,7 @@ import queue
 import threading
 from abc import ABC, abstractmethod
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -15,7 +15,16 @@ from torch import Tensor
 from torch.distributed import PrefixStore, ProcessGroupGloo, Store  # type: ignore[attr-defined]
 
 from splitlib.pipeline.remote.mailbox import Disconnected
-from splitlib.pipeline.remote.wire import END, FRAME_BYTES, ROOM, announcement, read_frame
+from splitlib.pipeline.remote.wire import (
+    END,
+    FRAME_BYTES,
+    FROM_CLIENT,
+    FROM_SERVER,
+    KINDS,
+    ROOM,
+    announcement,
+    read_frame,
+)
 
 _POSTED = 4  # buffers that wait for the next messages of a kind, so that none has to wait for its buffer
 _Pending = tuple[torch.distributed.Work, Tensor]
@@ -23,7 +32,7 @@ _FOREVER = datetime.timedelta(days=30)  # the control channel decides when the p
 
 
 class Transport(ABC):
-    """Carries messages (1-d uint8 on the CPU), in order within each kind. One thread sends, one receives each kind."""
+    """Carries messages (1-d uint8 on the CPU), in order within each kind, of which one thread sends, one receives."""
 
     @abstractmethod
     def send(self, kind: int, message: Tensor) -> None:
@@ -84,17 +93,18 @@ def local_pair() -> tuple[LocalTransport, LocalTransport]:
 
 
 class GlooTransport(Transport):
-    """torch.distributed's gloo between two processes; kinds of messages are tags, so none blocks another.
+    """torch.distributed's gloo between two processes; each kind of message has a group, so none blocks another.
 
     gloo aborts the process when a message is longer than its buffer. So both ends begin with room for a header alone,
     and a sender with more to send first announces how much, once for each buffer that may already wait.
 
-    Each direction has a group, and with it a TCP connection, of its own: a receiver says that its buffer is ready on
-    the way back, which must not wait behind tensors there.
+    With a group comes a TCP connection: the kernel shares the link among those that send, so that a short gradient does
+    not wait until a long activation has left, and a receiver's word that its buffer is ready not behind either.
     """
 
-    def __init__(self, out: Any, into: Any, peer: int) -> None:
-        self._out, self._into, self._peer = out, into, peer
+    def __init__(self, groups: Mapping[int, Any], peer: int) -> None:
+        """``groups`` are torch's process groups of two, by kind of message."""
+        self._groups, self._peer = groups, peer
         self._room: defaultdict[int, int] = defaultdict(lambda: FRAME_BYTES)
         self._last: list[_Pending] = []
 
@@ -108,7 +118,7 @@ class GlooTransport(Transport):
 
     def _send(self, kind: int, message: Tensor) -> None:
         try:
-            self._out.send([message], self._peer, kind).wait()
+            self._groups[kind].send([message], self._peer, kind).wait()
         except RuntimeError as error:
             raise Disconnected(_first_line(error)) from None
 
@@ -136,7 +146,7 @@ class GlooTransport(Transport):
 
     def _post(self, kind: int, buffer: Tensor) -> _Pending:
         try:
-            return self._into.recv([buffer], self._peer, kind), buffer
+            return self._groups[kind].recv([buffer], self._peer, kind), buffer
         except RuntimeError as error:
             raise Disconnected(_first_line(error)) from None
 
@@ -145,7 +155,7 @@ class GlooTransport(Transport):
         for kind in kinds:
             try:
                 message = announcement(END.payload_nbytes)
-                self._last.append((self._out.send([message], self._peer, kind), message))
+                self._last.append((self._groups[kind].send([message], self._peer, kind), message))
             except RuntimeError:
                 return  # the peer is gone, which its threads have noticed
 
@@ -158,13 +168,13 @@ def gloo_transport(store: Store, rank: int, address: str) -> GlooTransport:
         rank: 0 for the server, 1 for the client.
         address: of this machine's interface that faces the other.
     """
-    groups = []
-    for direction in ("to the client", "to the server"):
+    groups = {}
+    for kind in (*FROM_CLIENT, *FROM_SERVER):
         options = ProcessGroupGloo._Options()  # type: ignore[attr-defined]
         options._devices = [ProcessGroupGloo.create_device(hostname=address)]
         options._timeout = _FOREVER
-        groups.append(ProcessGroupGloo(PrefixStore(direction, store), rank, 2, options))
-    return GlooTransport(groups[rank], groups[1 - rank], 1 - rank)
+        groups[kind] = ProcessGroupGloo(PrefixStore(KINDS[kind], store), rank, 2, options)
+    return GlooTransport(groups, 1 - rank)
 
 
 def _buffer(nbytes: int) -> Tensor:

@@ -49,7 +49,8 @@ KINDS = {
     ROOM: "room",
 }
 FROM_CLIENT, FROM_SERVER = (ACTIVATION_1, GRADIENT_2), (ACTIVATION_2, GRADIENT_1)
-GRADIENTS = (GRADIENT_1, GRADIENT_2)
+URGENT = (ACTIVATION_2, GRADIENT_2)
+"""Cut 2 before cut 1, both ways: a micro-batch that is further on brings work for the other direction sooner."""
 
 
 @dataclass(frozen=True, kw_only=True)
