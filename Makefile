@@ -2,9 +2,9 @@
 PYTHON ?= python3.11
 ARGS ?=
 
-# Notebooks whose committed figures come from records. 03 and 07 also draw one batch's tensors: they ask the hub for
+# Notebooks whose committed figures come from records. 03, 06 and 07 also draw what one batch does: they ask the hub for
 # data and weights.
-RECORDED := 00 01 03 05 07 08 11
+RECORDED := 00 01 03 05 06 07 08 11
 
 VENV := .venv
 BIN := $(VENV)/bin

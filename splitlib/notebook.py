@@ -84,20 +84,22 @@ class Study:
             frames.append(frame)
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
-    def save_figure(self, drawing: Figure, name: str, *, about_data: bool = True) -> None:
+    def save_figure(self, drawing: Figure, name: str, *, data: str = "") -> None:
         """Show a figure and keep it as ``figures/<number>_<name>.png`` and ``.svg``.
 
         On embedded data ``_embedded`` joins the name. Under ``run_all.py`` a copy goes to the run's folder; the smoke
-        profile keeps nothing but that copy. Give ``about_data=False`` for a figure that no dataset went into.
+        profile keeps nothing but that copy. ``data`` is ``embedded`` or ``real`` where a figure does not show the
+        study's own data, and ``none`` where no dataset went into it.
         """
-        suffix = "_embedded" if about_data and self.data == "embedded" else ""
+        data = data or self.data
+        suffix = "_embedded" if data == "embedded" else ""
         file = f"{self.name.split('_')[0]}_{name}{suffix}.png"
         kept = None if self.profile.name == "smoke" else figures_dir() / file
         run_dir = os.environ.get(RUN_DIR)
         copy = Path(run_dir, "figures", file) if run_dir else None
         for path in (kept, copy):
             if path is not None:
-                saving.save(drawing, path, about=f"{self.data} data" if about_data else saving.NO_DATA)
+                saving.save(drawing, path, about=saving.NO_DATA if data == "none" else f"{data} data")
         display(drawing)  # by itself a notebook shows figures only while matplotlib is interactive
         plt.close(drawing)
 

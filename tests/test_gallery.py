@@ -103,7 +103,7 @@ def test_the_cell_is_found_however_it_names_its_figure(name: str, heading: str) 
         "Loop": LOOP,
         "Names": 'files = {"y": "third"}',
         "Later": "%matplotlib inline\nfor file in files.values():\n    study.save_figure(d, file)",
-        "Exact": 'study.save_figure(d, "predicted", about_data=False)',
+        "Exact": 'study.save_figure(d, "predicted", data="none")',
     }
     cells = [
         cell

@@ -41,7 +41,11 @@ def test_figures_of_embedded_and_real_data_never_share_a_name():
 
 
 def test_a_figure_without_data_has_one_name():
-    assert saved(study_of("quick"), about_data=False) == ["01_curves.png", "01_curves.svg"]
+    assert saved(study_of("quick"), data="none") == ["01_curves.png", "01_curves.svg"]
+
+
+def test_a_figure_can_be_of_other_data_than_its_study():
+    assert saved(study_of("real"), data="embedded") == ["01_curves_embedded.png", "01_curves_embedded.svg"]
 
 
 def test_smoke_keeps_figures_only_in_the_run_folder(tmp_path, monkeypatch):
