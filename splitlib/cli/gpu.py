@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from splitlib.cli.gpu_steps import Clock, Study, TimeIsUp, compressors, split, torchgpipe, train, waiting
+from splitlib.cli.gpu_steps import Clock, Study, TimeIsUp, compressors, scaled_rows, split, torchgpipe, train, waiting
 from splitlib.cli.settings import add_hub
 from splitlib.data import load_task
 from splitlib.errors import ConfigError
@@ -34,6 +34,7 @@ examples:
   python -m splitlib gpu --hub path/to/mirror                      # everything, hours
   python -m splitlib gpu --hub path/to/mirror --minutes 25         # stop in time; again to go on
   python -m splitlib gpu --only torchgpipe "sort 4" "cube_root 4"  # steps, and rows to train
+  python -m splitlib gpu --hub path/to/mirror --only train --epochs 4   # an hour or two, comparable among themselves
   python -m splitlib gpu --device cpu --profile smoke              # does it run? no GPU, embedded data
 """
 STEPS: dict[str, Callable[[Study], None]] = {
@@ -57,6 +58,7 @@ def add_gpu_options(parser: argparse.ArgumentParser) -> None:
         help=f"some steps ({', '.join(STEPS)}) or rows to train ({'; '.join(trained_rows())})",
     )  # fmt: skip
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each row (default 1)")
+    parser.add_argument("--epochs", type=int, metavar="N", help="of each run (default: the profile's, 40 or 1)")
     parser.add_argument("--minutes", type=float, metavar="N", help="stop training after so long, with all saved")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="what to bring back (default: runs/gpu)")
 
@@ -81,6 +83,8 @@ def _study(options: argparse.Namespace) -> tuple[Study, list[str]]:
     """Return what the options mean, and the names of the steps; raise ConfigError where they mean nothing."""
     if options.seeds < 1:
         raise ConfigError(f"seeds must be at least 1, not {options.seeds}")
+    if options.epochs is not None and options.epochs < 1:
+        raise ConfigError(f"epochs must be at least 1, not {options.epochs}")
     if options.minutes is not None and not options.minutes > 0:
         raise ConfigError(f"minutes must be more than 0, not {options.minutes:g}")
     if options.device.startswith("cuda") and not torch.cuda.is_available():
@@ -89,7 +93,7 @@ def _study(options: argparse.Namespace) -> tuple[Study, list[str]]:
             "try the steps without one: --device cpu --profile smoke"
         )
     profile = get_profile(options.profile)
-    rows = {label: profile.scale(config) for label, config in trained_rows().items()}
+    rows = scaled_rows(profile, options.epochs)
     steps, labels = _chosen(options.only, list(rows))
     clock = Clock() if options.minutes is None else Clock(ends=time.monotonic() + 60 * options.minutes)
     study = Study(
@@ -99,6 +103,7 @@ def _study(options: argparse.Namespace) -> tuple[Study, list[str]]:
         out=options.out or project_root() / "runs" / "gpu",
         rows={label: rows[label] for label in labels},
         seeds=options.seeds,
+        epochs=options.epochs,
         clock=clock,
     )
     return study, steps

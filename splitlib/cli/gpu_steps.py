@@ -32,7 +32,7 @@ from splitlib.runtime import hardware, results_dir
 ESTIMATE_STEPS = 20
 SMALL_TENSOR = "activation [8,1280,7,7]"
 # Batches timed of each row, warm-up, and seconds for each codec; smoke proves that all of it runs.
-_EFFORT = {"paper": (20, 3, 1.0), "smoke": (2, 1, 0.02)}
+_EFFORT = {"paper": (10, 3, 1.0), "smoke": (2, 1, 0.02)}
 
 
 class TimeIsUp(Exception):
@@ -64,6 +64,8 @@ class Study:
     rows: Mapping[str, RunConfig]
     """Those to train, by label, as the profile runs them."""
     seeds: int
+    epochs: int | None
+    """Of each run, where it is not the profile's."""
     clock: Clock
 
     @property
@@ -167,7 +169,7 @@ def train(study: Study) -> None:
                 raise TimeIsUp from None
             raise
         study.keep(record_path(config))
-        write_text(study.table("train"), pd.DataFrame(_trained(study.profile)).to_csv(index=False))
+        write_text(study.table("train"), pd.DataFrame(_trained(study)).to_csv(index=False))
         best = 100 * record.best.accuracy
         print(
             f"{label}, seed {config.seed}: {best:.2f} % at best, {record.compression_ratio:.4f} of the bytes",
@@ -175,9 +177,15 @@ def train(study: Study) -> None:
         )
 
 
-def _trained(profile: Profile) -> Iterator[dict[str, Any]]:
+def scaled_rows(profile: Profile, epochs: int | None) -> dict[str, RunConfig]:
+    """Return all rows to train as the profile runs them, in so many ``epochs`` if they are given."""
+    changes = {} if epochs is None else {"epochs": epochs}
+    return {label: profile.scale(config, **changes) for label, config in trained_rows().items()}
+
+
+def _trained(study: Study) -> Iterator[dict[str, Any]]:
     """Yield a table row for every record there is, of all rows, seed by seed until one has none."""
-    rows = {label: profile.scale(config) for label, config in trained_rows().items()}
+    rows = scaled_rows(study.profile, study.epochs)
     for seed in itertools.count():
         records = {label: load_record(config.replace(seed=config.seed + seed)) for label, config in rows.items()}
         found = [{"row_label": label} | record.row() for label, record in records.items() if record is not None]

@@ -243,7 +243,7 @@ def _counted_begins(x: Tensor, low: float, high: float, bins: int) -> Tensor | N
         if bool(((drawn > floor) & (drawn < ceiling)).any()):
             return None
     begins = np.where(crowded, floors, begins)
-    return torch.from_numpy(np.where(ranks < upto[-1], begins, high)).to(x.device)
+    return torch.from_numpy(np.where(ranks < upto[-1], begins, high))
 
 
 def _cell_floors(cells: np.ndarray) -> np.ndarray:

@@ -1,4 +1,7 @@
-"""The quantizers' loops as torch operations: what CUDA runs, and what the CPU's kernels must equal bit for bit."""
+"""The quantizers' loops as torch operations, for any device: what the faster loops must equal bit for bit.
+
+Tensors of values and bytes are on one device; tables are small, and may be on the CPU.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,8 @@ def word_sum(message: Tensor) -> Tensor:
     The message (1-d uint8) is contiguous and begins where a word may.
     """
     whole = len(message) // 8 * 8
+    if whole == len(message):
+        return message.view(torch.int64).sum()
     tail = torch.nn.functional.pad(message[whole:], (0, whole + 8 - len(message)))
     return message[:whole].view(torch.int64).sum() + tail.view(torch.int64).sum()
 
@@ -51,13 +56,13 @@ def write_codes(x: Tensor, edges: Tensor, scaling: Tensor, level_bits: int, bits
         bits: the width of a code.
         body: uint8, exactly as long as the codes are.
     """
-    bins = torch.searchsorted(edges, x, right=True)
-    body.copy_(pack(_levels(x, scaling[:, bins], level_bits) + (bins.int() << level_bits), bits))
+    bins = torch.searchsorted(edges.to(x.device), x, right=True)
+    body.copy_(pack(_levels(x, scaling.to(x.device)[:, bins], level_bits) + (bins.int() << level_bits), bits))
 
 
 def read_codes(body: Tensor, values: Tensor, bits: int, numel: int) -> Tensor:
     """Return the value (1-d) of each of ``numel`` packed codes."""
-    return values[unpack(body, bits, numel)]
+    return values.to(body.device)[unpack(body, bits, numel)]
 
 
 def extremes(x: Tensor, block: int) -> Tensor:
@@ -69,12 +74,12 @@ def extremes(x: Tensor, block: int) -> Tensor:
 
 def write_blocks(x: Tensor, scaling: Tensor, block: int, bits: int, body: Tensor) -> None:
     """Quantize values block by block, each by its own column of ``scaling`` [2, blocks], and write packed codes."""
-    body.copy_(pack(_levels(x, _by_value(scaling, block, len(x)), bits), bits))
+    body.copy_(pack(_levels(x, _by_value(scaling.to(x.device), block, len(x)), bits), bits))
 
 
 def read_blocks(body: Tensor, table: Tensor, block: int, bits: int, numel: int, limit: float) -> Tensor:
     """Return the value (1-d) of each of ``numel`` codes by its block's minimum and step, held within ``limit``."""
-    low, step = _by_value(table.double(), block, numel)
+    low, step = _by_value(table.to(body.device).double(), block, numel)
     return (low + step * unpack(body, bits, numel)).clamp_(-limit, limit).float()
 
 

@@ -57,12 +57,15 @@ class BinnedQuantization(Quantizer):
     def encode_body(self, x: Tensor, low: float, high: float, body: Tensor) -> None:
         """Write the bins' minima and steps and the packed codes."""
         flat = x.float().reshape(-1)
-        bins = self.bins(flat, low, high)
-        table = level_table(torch.stack([bins.lowest, bins.highest]), self.level_bits)
+        begins, *ends = torch.stack(
+            self.bins(flat, low, high)
+        ).cpu()  # a GPU takes as long for a number as for a tensor
+        table = level_table(torch.stack(ends), self.level_bits)
         split, bits = RANGE_BYTES << self.bin_bits, self.level_bits + self.bin_bits
         body[:split] = as_bytes(table)
-        edges = bins.begins[1:].contiguous()
-        loops(x.device).write_codes(flat, edges, level_scaling(table), self.level_bits, bits, body[split:])
+        loops(x.device).write_codes(
+            flat, begins[1:].contiguous(), level_scaling(table), self.level_bits, bits, body[split:]
+        )
 
     @classmethod
     def body_nbytes(cls, header: Header) -> int:
@@ -79,7 +82,7 @@ class BinnedQuantization(Quantizer):
         """Look each code's value up in a table of all 2^(Q+S) values."""
         level_bits, bin_bits = header.parameters[:2]
         split = RANGE_BYTES << bin_bits
-        values = level_values(from_bytes(body[:split], torch.float32), level_bits, header.dtype)
+        values = level_values(from_bytes(body[:split].cpu(), torch.float32), level_bits, header.dtype)
         return loops(body.device).read_codes(body[split:], values, level_bits + bin_bits, header.numel)
 
 

@@ -47,7 +47,7 @@ class UniformQuantization(Quantizer):
     def encode_body(self, x: Tensor, low: float, high: float, body: Tensor) -> None:
         """Write minima, steps and packed codes."""
         flat, run = x.float().reshape(-1), loops(x.device)
-        ends = torch.tensor([[low], [high]], dtype=torch.float32, device=x.device)
+        ends = torch.tensor([[low], [high]], dtype=torch.float32)
         table = level_table(run.extremes(flat, self.block) if self.block else ends, self.bits)
         split = RANGE_BYTES * table.shape[1]
         body[:split] = as_bytes(table)
