@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.compressors`` prints the table; ``--write`` puts it into benchmarks/README.md. Everything is
 measured in one run on the same tensors, each time the median of several calls after a warm-up. ``--device cuda`` takes
-the tensors to a GPU, where the other libraries are left out.
+the tensors to a GPU, where the other libraries are left out, and has a section of its own.
 """
 
 from __future__ import annotations
@@ -328,12 +328,12 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="where the tensors are (default cpu)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    if arguments.device != "cpu":
-        print(speeds(pick_device(arguments.device)))
-        return
-    tables = compare(Path(arguments.hub) if arguments.hub else None)
+    if arguments.device == "cpu":
+        section, tables = "compressors", compare(Path(arguments.hub) if arguments.hub else None)
+    else:
+        section, tables = "compressors on a GPU", speeds(pick_device(arguments.device))
     if arguments.write:
-        write_section("compressors", tables)
+        write_section(section, tables)
     print(tables)
 
 

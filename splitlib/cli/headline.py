@@ -7,13 +7,15 @@ from pathlib import Path
 
 from splitlib import frontier
 from splitlib.cli.settings import add_profile
+from splitlib.cli.split_table import split_text
 from splitlib.errors import ConfigError
 from splitlib.files import replace_section
 from splitlib.profiles import get_profile
 
-SECTION = "headline"
+SECTION, SPLIT_SECTION = "headline", "cpu-gpu"
 HEADLINE_DESCRIPTION = """\
-Print the headline tables from the records in results/: bytes against accuracy on real data, measured and reported.
+Print the headline tables from the records in results/: bytes against accuracy on real data, and the time of a batch
+with a CPU as client and a GPU as server, measured and reported.
 
 Nothing is trained: rows without a record are left out. `make figures` writes them into the README.
 """
@@ -29,18 +31,22 @@ def add_headline_options(parser: argparse.ArgumentParser) -> None:
     add_profile(parser)
     parser.set_defaults(profile="real")
     parser.add_argument(
-        "--write", type=Path, metavar="FILE", help=f"put the tables between this file's marks <!-- {SECTION}: ... -->"
+        "--write",
+        type=Path,
+        metavar="FILE",
+        help=f"put them between this file's marks <!-- {SECTION}: ... --> and <!-- {SPLIT_SECTION}: ... -->",
     )
 
 
 def run_headline(options: argparse.Namespace) -> None:
     """Print or write the tables."""
-    text = headline_text(options.profile)
-    if options.write is None:
-        print(text)
-        return
-    replace_section(options.write, SECTION, text)
-    print(f"wrote the section {SECTION} of {options.write}")
+    texts = {SECTION: headline_text(options.profile), SPLIT_SECTION: split_text()}
+    for section, text in texts.items():
+        if options.write is None:
+            print(text)
+        elif text:
+            replace_section(options.write, section, text)
+            print(f"wrote the section {section} of {options.write}")
 
 
 def headline_text(profile: str) -> str:
