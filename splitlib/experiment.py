@@ -232,7 +232,6 @@ def _dial(server: Server) -> Callable[[], Line]:
 
 def _make_record(trainer: Trainer, devices: Sequence[torch.device]) -> RunRecord:
     state, traffic, config = trainer.state, trainer.engine.traffic, trainer.config
-    steps = trainer.steps_per_epoch * state.epoch
     return RunRecord(
         config=config,
         data_label=trainer.data.label,
@@ -244,7 +243,7 @@ def _make_record(trainer: Trainer, devices: Sequence[torch.device]) -> RunRecord
         gradient_bytes=traffic.gradient_bytes,
         uncompressed_bytes=traffic.uncompressed_bytes,
         train_seconds=state.train_seconds,
-        samples_seen=steps * config.batch_size,
+        samples_seen=state.steps_taken * config.batch_size,
         parameters=trainer.engine.parameter_count,
         environment=environment(*devices),
         splitlib_version=__version__,

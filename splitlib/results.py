@@ -83,6 +83,8 @@ class RunRecord:
     def from_dict(cls, values: dict[str, Any]) -> RunRecord:
         """Rebuild a record from :meth:`to_dict`'s output."""
         history = tuple(EpochResult(**epoch) for epoch in values["history"])
+        if not history:
+            raise ValueError("it has no epoch")
         return cls(**{**values, "config": RunConfig.from_dict(values["config"]), "history": history})
 
     def row(self) -> dict[str, Any]:

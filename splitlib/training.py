@@ -28,7 +28,7 @@ from splitlib.pipeline.engine import Engine, Start
 from splitlib.progress import Progress
 
 CHECKPOINT_SECONDS = 60.0
-CHECKPOINT_FORMAT = 4  # raise it when what a checkpoint holds changes
+CHECKPOINT_FORMAT = 5  # raise it when what a checkpoint holds changes
 EVAL_BATCH = 128
 
 
@@ -51,6 +51,8 @@ class TrainingState:
 
     epoch: int = 0
     step: int = 0
+    steps_taken: int = 0
+    """In all epochs; a run that diverges leaves its last one early."""
     loss_sum: float = 0.0
     train_seconds: float = 0.0
     diverged: bool = False
@@ -110,6 +112,8 @@ class Trainer:
                 for inputs, labels in self.rest_of_epoch(workers):
                     loss = self._timed_step(inputs, labels)
                     progress.advance(loss=loss)
+                    if self.state.diverged:
+                        break  # the epoch ends here, before anything is saved in its middle
                     late = time.monotonic() - saved > CHECKPOINT_SECONDS
                     stop = interrupted.is_set() or progress.stopped
                     if late or stop:
@@ -117,8 +121,6 @@ class Trainer:
                         saved = time.monotonic()
                     if stop:
                         raise KeyboardInterrupt
-                    if self.state.diverged:
-                        break
                 self._end_epoch(progress)
                 self.save(checkpoint)
         return self.state
@@ -139,6 +141,7 @@ class Trainer:
         loss = self.step(inputs, labels)
         self.state.train_seconds += time.perf_counter() - started
         self.state.step += 1
+        self.state.steps_taken += 1
         self.state.loss_sum += loss
         self.state.diverged = not _is_finite(loss)
         return loss

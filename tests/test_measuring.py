@@ -21,6 +21,7 @@ from splitlib.measuring.stages import _Sequential, codec_times, seconds_in_turn,
 from splitlib.pipeline.predict import LinkModel, predict
 from splitlib.pipeline.remote.link import Link
 from splitlib.pipeline.remote.simulated import SimulatedServer
+from splitlib.profiles import DOCUMENT_SETTINGS, get_profile
 from splitlib.timeline import Span
 from tests.support import TINY, timing_of, trainer_of
 
@@ -220,7 +221,13 @@ def test_no_sends_no_peak():
 # --- Stages ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("config", [TINY, SORT], ids=["none", "sort"])
+TEXT = get_profile("smoke").scale(DOCUMENT_SETTINGS["cola"], partition="condition_1", compressor="sort", chunks=2)
+FROZEN = TEXT.replace(partition="custom", cuts="1,2", lora_rank=4)
+
+
+@pytest.mark.parametrize(
+    "config", [TINY, SORT, TEXT.replace(padding="skipped"), FROZEN], ids=["none", "sort", "no_padding", "frozen_head"]
+)
 def test_stage_times_are_of_the_work_that_trains(config):
     """The plain order gives the engine's gradients, so what is timed is what is trained."""
     engine, plain = trainer_of(config), trainer_of(config)
@@ -235,6 +242,17 @@ def test_stage_times_are_of_the_work_that_trains(config):
             torch.testing.assert_close(b.grad, a.grad, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: name + text)
     sent = sum(sum(each) for each in run.nbytes.values())
     assert sent == engine.engine.traffic.sent_bytes
+    assert bool(run.nbytes["gradient_1"]) == (config is not FROZEN), "no gradient crosses to what does not train"
+
+
+def test_stage_times_of_changes_are_refused():
+    with pytest.raises(ConfigError, match="stage times need coding 'tensor'"):
+        stage_work(SORT.replace(coding="change"), device="cpu", batches=1)
+
+
+def test_other_devices_change_nothing_else():
+    moved = measuring.place(trainer_of(TINY.replace(recompute="always", micro_batch_loss="sum")), ["cpu"]).engine
+    assert (moved.recompute, moved.micro_batch_loss) == ("always", "sum")
 
 
 def test_stage_times_predict_a_batch():

@@ -4,6 +4,7 @@ import itertools
 import math
 import random
 import shlex
+from dataclasses import replace
 
 import pytest
 
@@ -193,6 +194,8 @@ def test_assumptions_are_one_line_each_and_name_what_was_measured(ask):
         ({"keep": -1}, "keep must be at least 0, not -1"),
         ({"config": BASE.replace(batch_size=16)}, "was measured with batch_size 8, not 16"),
         ({"config": BASE.replace(insert="linear")}, "'linear' inserts layers"),
+        ({"config": BASE.replace(padding="skipped")}, "use padding 'sent' and coding 'tensor', not 'skipped'"),
+        ({"config": BASE.replace(coding="change")}, "not 'sent' and 'change'"),
         ({"config": BASE.replace(recompute="always")}, "recompute 'always' is for the engine 'in_process'"),
     ],
 )
@@ -207,6 +210,16 @@ def test_a_damaged_or_missing_file_is_named(ask, tmp_path):
     (tmp_path / "costs.json").write_text("{}", encoding="utf-8")
     with pytest.raises(RecordError, match=r"costs\.json holds no readable costs"):
         ask()
+
+
+def test_no_gradient_crosses_to_layers_that_do_not_train(tmp_path):
+    """As with LoRA, whose embedding is frozen: what the first cut sends back is then nothing."""
+    costs = costs_by_hand(BASE)
+    frozen = tuple(replace(layer, parameters=0 if n == 0 else 10) for n, layer in enumerate(costs.layers))
+    save_costs(replace(costs, layers=frozen), tmp_path / "frozen.json")
+    found = plan(BASE, cuts=["1,4", "2,4"], compressors=["none"], chunks=[1], measured=tmp_path / "frozen.json")
+    sent = {choice.pair: (choice.work.gradient_1.nbytes, choice.uncompressed_bytes) for choice in found.choices}
+    assert sent == {(1, 4): (0, 3 * CUT_BYTES), (2, 4): (CUT_BYTES, 4 * CUT_BYTES)}
 
 
 def test_a_link_of_two_rates_has_no_command(ask):

@@ -68,9 +68,10 @@ def test_missing_record_is_none():
         lambda text: text[: len(text) // 2],
         lambda text: "[]",
         lambda text: text.replace('"history"', '"storey"'),
+        lambda text: json.dumps({**json.loads(text), "history": []}),
         lambda text: json.dumps({**json.loads(text), "config": {"task": "mnist"}}),
     ],
-    ids=["cut short", "no object", "missing field", "impossible config"],
+    ids=["cut short", "no object", "missing field", "no epoch", "impossible config"],
 )
 def test_a_damaged_record_is_an_error_with_a_remedy(damage):
     saved = record()

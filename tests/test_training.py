@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import get_scheduler
 
-from splitlib import experiment
+from splitlib import experiment, training
 from splitlib.compressors import make_compressor
 from splitlib.config import RunConfig
 from splitlib.data import load_task
@@ -153,6 +153,18 @@ def test_a_sweep_of_records_trains_nothing():
     made = experiment.sweep({"there": rows["there"]}, seeds=2)["there"]
     found = experiment.sweep(rows, seeds=3, recorded=True)
     assert found == {"there": made, "not there": []}
+
+
+def test_a_diverged_run_saves_no_half_epoch_and_counts_the_steps_it_took(monkeypatch):
+    """Its last epoch is short; saved in the middle, it would never get its evaluation."""
+    saved = []
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(Trainer, "save", lambda trainer, path: saved.append(trainer.state.step))
+    record = experiment.run(TINY.replace(lr=1e30, optimizer="sgd", epochs=1))
+    *steps, end = saved
+    assert record.diverged and len(record.history) == 1 and end == 0
+    assert steps == list(range(1, len(steps) + 1)) and len(steps) < 5, "all but the step that diverged"
+    assert record.samples_seen == (len(steps) + 1) * TINY.batch_size
 
 
 def test_divergence_ends_the_run_and_is_flagged():

@@ -177,6 +177,9 @@ def place(trainer: Trainer, devices: Sequence[str]) -> Trainer:
         gradients=codecs[1::2],
         precision=config.precision,
         seed=config.seed,
+        recompute=config.recompute,
+        batch_norm=config.batch_norm,
+        micro_batch_loss=config.micro_batch_loss,
         coding=engine.coding,
     )
     return Trainer(moved, trainer.data, config)

@@ -24,7 +24,9 @@ from splitlib.config import RunConfig
 from splitlib.errors import ConfigError
 from splitlib.experiment import prepare
 from splitlib.measuring.batches import stages_of, synchronize
+from splitlib.pipeline.channel import Channel
 from splitlib.pipeline.engine import batch_loss
+from splitlib.pipeline.inprocess import Pipeline
 from splitlib.pipeline.predict import PASSES, Message, Work
 from splitlib.runtime import pick_devices
 from splitlib.training import Trainer
@@ -43,7 +45,8 @@ def stage_work(
     all stages run, or one for each, such as ``cpu,cuda,cpu``; from one device to the next is part of decoding.
 
     Raises:
-        SplitlibError: a setting is impossible, data or weights are missing, or the model is not split.
+        SplitlibError: a setting is impossible, data or weights are missing, the model is not split, or changes are
+            coded, whose bytes depend on what was sent an epoch before.
     """
     if config.partition == "none":
         raise ConfigError("stage times need a cut: choose a partition other than 'none'")
@@ -52,6 +55,8 @@ def stage_work(
 
 def time_stages(trainer: Trainer, *, batches: int, warmup: int) -> Work:
     """As :func:`stage_work`, of an in-process engine; it trains on."""
+    if trainer.config.coding == "change":
+        raise ConfigError("stage times need coding 'tensor': a change's bytes depend on what was sent an epoch before")
     run = _Sequential(trainer)
     data = itertools.islice(itertools.cycle(list(itertools.islice(trainer.rest_of_epoch(), 4))), warmup + batches)
     for number, (inputs, labels) in enumerate(data):
@@ -71,7 +76,9 @@ class _Sequential:
 
     def __post_init__(self) -> None:
         self.stages = stages_of(self.trainer)
-        self.codecs: dict[str, Compressor] = dict(zip(MESSAGES, self.trainer.engine.compressors(), strict=True))
+        assert isinstance(self.trainer.engine, Pipeline)
+        self.channels: dict[str, Channel] = dict(zip(MESSAGES, self.trainer.engine.channels(), strict=True))
+        self.returns = [boundary.returns for boundary in self.trainer.engine.boundaries()]
 
     def batch(self, inputs: tuple[Tensor, ...], labels: Tensor) -> None:
         """Take one step."""
@@ -91,28 +98,35 @@ class _Sequential:
     def micro_batch(self, number: int, inputs: tuple[Tensor, ...], labels: Tensor, *, share: float) -> None:
         """Send one micro-batch there and back; its loss is its ``share`` of the batch's."""
         head, body, tail = self.stages
+        trainer = self.trainer
+        self.place = trainer.engine.coding.place(
+            trainer.steps_done, number, mask=inputs[1] if inputs[1:] else None, training=True
+        )
         first, *beside = self.timed("head_forward", lambda: head(inputs, number))
         at_body, there = self.cross("activation_1", first, body.device), [x.to(body.device) for x in beside]
         second, *_ = self.timed("body_forward", lambda: body((at_body, *there), number))
         at_tail = self.cross("activation_2", second, tail.device)
         loss = self.timed("tail_forward", lambda: batch_loss(tail((at_tail, *beside), number)[0], labels) * share)
-        self.timed("tail_backward", self.trainer.updater.scale(loss).backward)
-        self.back("gradient_2", at_tail, second, "body_backward")
-        self.back("gradient_1", at_body, first, "head_backward")
+        self.timed("tail_backward", trainer.updater.scale(loss).backward)
+        for cut, message, received, sent, name in (
+            (1, "gradient_2", at_tail, second, "body_backward"),
+            (0, "gradient_1", at_body, first, "head_backward"),
+        ):
+            if self.returns[cut]:
+                self.back(message, received, sent, name)
 
     def back(self, message: str, received: Tensor, sent: Tensor, name: str) -> None:
         """Send the gradient of what was received to where it came from, and go back from there."""
         assert received.grad is not None
         gradient = self.cross(message, received.grad, sent.device)
-        if sent.requires_grad:
-            self.timed(name, lambda: sent.backward(gradient.detach()))
+        self.timed(name, lambda: sent.backward(gradient.detach()))
 
     def cross(self, name: str, x: Tensor, device: torch.device) -> Tensor:
         """Return what arrives of ``x`` on ``device``, as a leaf that collects a gradient."""
-        codec = self.codecs[name]
-        payload = self.timed(f"{name} encode", lambda: codec.encode(x.detach()))
+        channel, place = self.channels[name], self.place
+        payload = self.timed(f"{name} encode", lambda: channel.send(x.detach(), place))
         self.nbytes[name].append(payload.nbytes)
-        return self.timed(f"{name} decode", lambda: decode(payload).to(device)).requires_grad_()
+        return self.timed(f"{name} decode", lambda: channel.receive(payload, place).to(device)).requires_grad_()
 
     def timed(self, name: str, run: Callable[[], T]) -> T:
         """Run, and note how long it took."""
@@ -128,7 +142,7 @@ class _Sequential:
         times = defaultdict(float, {name: statistics.median(values) for name, values in self.seconds.items()})
         costs: dict[str, Any] = {
             name: Message(
-                nbytes=round(statistics.mean(self.nbytes[name])),
+                nbytes=round(statistics.mean(self.nbytes[name] or [0])),
                 encode=times[f"{name} encode"],
                 decode=times[f"{name} decode"],
             )

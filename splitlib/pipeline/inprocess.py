@@ -81,8 +81,11 @@ class Pipeline(Engine):
 
     def channels(self) -> list[Channel]:
         """As :meth:`Engine.channels`."""
-        boundaries = [module for module in self.modules() if isinstance(module, Boundary)]
-        return [channel for boundary in boundaries for channel in (boundary.forth, boundary.back)]
+        return [channel for boundary in self.boundaries() for channel in (boundary.forth, boundary.back)]
+
+    def boundaries(self) -> list[Boundary]:
+        """Return the cuts, from the first on."""
+        return [module for module in self.modules() if isinstance(module, Boundary)]
 
 
 def build_pipeline(

@@ -133,6 +133,8 @@ class Costing:
     ) -> tuple[Message, CodecCost]:
         key = codec_key(spec, direction, cut, size)
         sent, received = sender.costs.codec(key), receiver.costs.codec(key)
+        if direction == GRADIENT and not self._trained[cut]:
+            return Message(nbytes=0), sent  # nothing before the cut asks for it
         encode, decode = sent.encode / sender.speed, received.decode / receiver.speed
         return Message(nbytes=sent.nbytes + beside, encode=encode, decode=decode), sent
 
