@@ -195,7 +195,7 @@ def test_assumptions_are_one_line_each_and_name_what_was_measured(ask):
         ({"config": BASE.replace(batch_size=16)}, "was measured with batch_size 8, not 16"),
         ({"config": BASE.replace(insert="linear")}, "'linear' inserts layers"),
         ({"config": BASE.replace(padding="skipped")}, "use padding 'sent' and coding 'tensor', not 'skipped'"),
-        ({"config": BASE.replace(coding="change")}, "not 'sent' and 'change'"),
+        ({"config": BASE.replace(coding="change", compressor="uniform")}, "not 'sent' and 'change'"),
         ({"config": BASE.replace(recompute="always")}, "recompute 'always' is for the engine 'in_process'"),
     ],
 )
