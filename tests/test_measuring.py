@@ -73,6 +73,9 @@ def test_a_second_call_measures_nothing(measured):
     assert timings.load_together([TINY], ["cpu"], batches=3) is not None
     assert timings.load_together([TINY], ["cpu"], batches=4) is None
     timings.save_timing(measured["sort"])
+    rows = {"sort": SORT, "not there": SORT.replace(seed=7)}
+    assert timings.load_recorded(rows, ["cpu"]) == {"sort": measured["sort"]}
+    assert timings.load_recorded(rows, ["cpu", "cuda", "cpu"]) == {}
 
 
 def test_devices_and_link_have_records_of_their_own():

@@ -166,6 +166,12 @@ def save_timing(timing: BatchTiming, folder: Path | None = None) -> Path:
     return path
 
 
+def load_recorded(configs: Mapping[str, RunConfig], devices: Sequence[str], link: str = "") -> dict[str, BatchTiming]:
+    """Return the timings of those of ``configs`` that have one, by label; each says what it was measured with."""
+    paths = {label: timing_path(config, devices, link) for label, config in configs.items()}
+    return {label: read_timing(path) for label, path in paths.items() if path.exists()}
+
+
 def load_together(
     configs: Sequence[RunConfig], devices: Sequence[str], link: str = "", batches: int = 1
 ) -> list[BatchTiming] | None:
