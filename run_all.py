@@ -55,7 +55,9 @@ def _parser() -> _Parser:
     )
     parser.add_argument("--fresh", action="store_true", help="train again although records exist")
     parser.add_argument(
-        "--recorded", action="store_true", help="show what has a record and train nothing: figures and tables anew"
+        "--recorded",
+        action="store_true",
+        help="show what has a record, train and time nothing: for figures and tables",
     )
     parser.add_argument("--list", action="store_true", help="show the notebooks and their parameters, run nothing")
     parser.add_argument("--gallery", action="store_true", help="write the page that shows figures/, run nothing")
@@ -71,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     parser = _parser()
     args = parser.parse_args(argv)
+    if args.fresh and args.recorded:
+        parser.error("--fresh trains again and --recorded trains nothing: give one of them")
     try:
         every = read_studies(args.notebooks.resolve())
         studies = select(every, args.only)

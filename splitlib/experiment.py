@@ -29,7 +29,7 @@ from splitlib.pipeline.remote.simulated import SimulatedServer
 from splitlib.progress import Progress
 from splitlib.results import RunRecord
 from splitlib.runtime import checkpoints_dir, environment, pick_devices
-from splitlib.tally import note_record
+from splitlib.tally import check_may_measure, note_record
 from splitlib.training import Trainer
 from splitlib.version import __version__
 
@@ -75,6 +75,7 @@ def run(
         if record is not None:
             note_record(config.key, trained=False)
             return record
+    check_may_measure(run_title(config))
     if config.engine == "data_parallel":
         return _run_data_parallel(config, hub, device, fresh, workers)
     devices = pick_devices(device, config.cut_count + 1)

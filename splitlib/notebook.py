@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 
 from splitlib.config import RunConfig
-from splitlib.errors import ConfigError
+from splitlib.errors import ConfigError, RecordError
 from splitlib.experiment import sweep
 from splitlib.pipeline.remote.client import Line
 from splitlib.plots import saving
@@ -39,7 +39,7 @@ class Study:
     samples: int = 0
     """Training samples of every run; 0 leaves them to the profile."""
     recorded: bool = False
-    """Show what has a record and train nothing."""
+    """Show what has a record; train and time nothing."""
 
     def scale(self, document: RunConfig, **overrides: Any) -> RunConfig:
         """Return a document's settings as this profile runs them on this data."""
@@ -102,6 +102,30 @@ class Study:
                 saving.save(drawing, path, about=saving.NO_DATA if data == "none" else f"{data} data")
         display(drawing)  # by itself a notebook shows figures only while matplotlib is interactive
         plt.close(drawing)
+
+
+def first_record(runs: Mapping[str, Sequence[RunRecord]]) -> RunRecord:
+    """Return a record that says what data and hardware the rows' titles name; RecordError if no row has one."""
+    found = next((record for records in runs.values() for record in records), None)
+    if found is None:
+        raise RecordError(f"no record of {', '.join(runs)}, and --recorded trains nothing: run it without, once")
+    return found
+
+
+def chosen(names: str, known: Iterable[str], what: str) -> list[str]:
+    """Return those of ``known`` that a parameter names, separated by commas; all of them where it is empty.
+
+    >>> chosen("cola, cifar10", ["cifar10", "rte", "cola"], "task")
+    ['cifar10', 'cola']
+
+    Raises:
+        ConfigError: one is unknown.
+    """
+    wanted, each = [name.strip() for name in names.split(",") if name.strip()], list(known)
+    for name in wanted:
+        if name not in each:
+            raise ConfigError(f"unknown {what} {name!r}; choose from {', '.join(each)}")
+    return [name for name in each if not wanted or name in wanted]
 
 
 def start(

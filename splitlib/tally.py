@@ -10,13 +10,21 @@ import json
 import os
 from pathlib import Path
 
+from splitlib.errors import RecordError
+
 RUN_DIR = "SPLITLIB_RUN_DIR"
 """Environment variable: the folder of this run, absolute. Figures go to its ``figures/``."""
 NOTEBOOK = "SPLITLIB_NOTEBOOK"
 """Environment variable: the name of the notebook this kernel executes, such as ``01_cola``."""
 RECORDED = "SPLITLIB_RECORDED"
-"""Environment variable: 1 has notebooks show what has a record and train nothing."""
+"""Environment variable: 1 has notebooks show what has a record, and train and time nothing."""
 FILE_NAME = "records.jsonl"
+
+
+def check_may_measure(what: str) -> None:
+    """Raise RecordError if only records are to be shown: ``what`` has none, and would have to be trained or timed."""
+    if os.environ.get(RECORDED) == "1":
+        raise RecordError(f"{what} has no record, and --recorded trains and times nothing: run it without, once")
 
 
 def note_record(key: str, *, trained: bool) -> None:

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from splitlib import cli
+from splitlib import cli, experiment
 from splitlib.compressors import compressor_options
 from splitlib.config import setting_fields
 from splitlib.models.inserted import insert_options
@@ -90,6 +90,8 @@ def test_a_client_is_one_of_two_machines_whatever_else_it_is_given():
         (["run", "--profile", "smoke", "--engine", "two_machines"], ["needs a server", "python -m splitlib server"]),
         (["run", "--profile", "smoke", "--schedule", "1f1b"], ["schedule '1f1b' is for two machines"]),
         (["pair"], ["torchrun --nproc-per-node 2"]),
+        (["pair", "--secret-file", "any"], ["unrecognized arguments: --secret-file any"]),
+        (["client", "--server", "127.0.0.1:1", "--engine", "in_process"], ["leave out --engine in_process", "'run'"]),
     ],
 )
 def test_mistakes_with_two_machines_are_one_line(arguments, words, capsys, monkeypatch, tmp_path):
@@ -176,3 +178,19 @@ def test_record_is_readable_by_hand(capsys):
     from pathlib import Path
 
     assert read_record(Path(path)).config.task == "rte"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "--profile", "smoke"], "stopped; the same command goes on from here"),
+        (["run", "--profile", "smoke", "--fresh"], "stopped; with --fresh the same command starts over"),
+    ],
+)
+def test_ctrl_c_says_what_becomes_of_the_run(arguments, words, capsys, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "run", stop)
+    assert cli.main(arguments) == 130
+    assert capsys.readouterr().err == f"\nsplitlib: {words}\n"

@@ -7,13 +7,18 @@ import pandas as pd
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from splitlib import notebook, plots
+from splitlib import experiment, notebook, plots
 from splitlib.comparison import compare
 from splitlib.config import RunConfig
-from splitlib.errors import ConfigError
+from splitlib.errors import ConfigError, RecordError
+from splitlib.measuring import breakdown
+from splitlib.measuring.batches import measure_in_turn
+from splitlib.measuring.stage_records import kept_stage_work
+from splitlib.planner import plan
 from splitlib.profiles import DOCUMENT_SETTINGS
 from splitlib.runtime import figures_dir
-from splitlib.tally import RUN_DIR, count_records
+from splitlib.tally import RECORDED, RUN_DIR, count_records
+from tests import support
 
 matplotlib.use("Agg")
 TINY = RunConfig(task="cola", chunks=2, batch_size=16, epochs=20)
@@ -30,6 +35,35 @@ def saved(study: notebook.Study, **options) -> list[str]:
         axes[0].plot([1, 2])
     study.save_figure(drawing, "curves", **options)
     return sorted(path.name for path in figures_dir().glob("*")) if figures_dir().exists() else []
+
+
+def test_only_records_means_that_nothing_is_trained_or_timed(monkeypatch):
+    """Whoever would do it says that there is no record, and what to do."""
+    monkeypatch.setenv(RECORDED, "1")
+    study, row = study_of("smoke"), support.TINY
+    assert study.run({"row": row}) == {"row": []}
+    with pytest.raises(RecordError, match="no record of row, and --recorded trains nothing"):
+        notebook.first_record(study.run({"row": row}))
+    for asked, call in {
+        "condition_1": lambda: experiment.run(row),
+        "time per batch of row": lambda: measure_in_turn({"row": row}, devices=["cpu"]),
+        "stages' time": lambda: kept_stage_work(row, device="cpu"),
+        "layers and compressors": lambda: plan(row, device="cpu"),
+        "2 replicas": lambda: breakdown.measure([]),
+    }.items():
+        with pytest.raises(RecordError, match=rf"{asked}.* has no record, and --recorded trains and times nothing"):
+            call()
+    monkeypatch.setenv(RECORDED, "0")
+    made = experiment.run(row.replace(epochs=1))
+    monkeypatch.setenv(RECORDED, "1")
+    assert experiment.run(row.replace(epochs=1)) == made
+
+
+def test_names_in_a_parameter_are_known_ones():
+    assert notebook.chosen("", ["cifar10", "cola"], "task") == ["cifar10", "cola"]
+    assert notebook.chosen(" cola ,", ["cifar10", "cola"], "task") == ["cola"]
+    with pytest.raises(ConfigError, match="unknown task 'rte'; choose from cifar10, cola"):
+        notebook.chosen("cola,rte", ["cifar10", "cola"], "task")
 
 
 def test_figures_of_embedded_and_real_data_never_share_a_name():

@@ -401,3 +401,9 @@ def test_recorded_reaches_the_kernels_and_nothing_else(tmp_path: Path, monkeypat
         cells = run(tmp_path, *options).notebook("01_one").cells
         assert said in "".join(out.get("text", "") for cell in cells for out in cell.get("outputs", []))
     assert RECORDED not in os.environ
+
+
+def test_fresh_and_recorded_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run_all.main(["--fresh", "--recorded"])
+    assert "--fresh trains again and --recorded trains nothing" in capsys.readouterr().err

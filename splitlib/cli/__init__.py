@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from splitlib import experiment
 from splitlib.cli.gpu import GPU_DESCRIPTION, GPU_EXAMPLES, add_gpu_options, run_gpu
@@ -94,9 +94,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"splitlib: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nsplitlib: stopped; the same command goes on from here", file=sys.stderr)
+        print(f"\nsplitlib: {_stopped(options)}", file=sys.stderr)
         return 130
     return 0
+
+
+def _stopped(options: argparse.Namespace) -> str:
+    """Return what becomes of a command that Ctrl-C stopped."""
+    if options.command is _server:
+        return "stopped"
+    if getattr(options, "fresh", False):
+        return "stopped; with --fresh the same command starts over"
+    return "stopped; the same command goes on from here"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -122,9 +131,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_server_options(add("server", _server, "run the body for clients", SERVER_DESCRIPTION, SERVER_EXAMPLES))
     client = add("client", _client, "train with the body on a server", CLIENT_DESCRIPTION, CLIENT_EXAMPLES)
     client.add_argument("--server", required=True, metavar="ADDR:PORT", help="where the server listens")
+    _add_secret(client)
     pair = add("pair", _pair, "server and client under torchrun", PAIR_DESCRIPTION, PAIR_EXAMPLES)
     for parser_of_client in (client, pair):
-        _add_network_options(parser_of_client)
+        add_link(parser_of_client.add_argument_group("network (not part of the config), shaped here"))
         _add_run_options(parser_of_client)
     add_plan_options(add("plan", run_plan, "find the fastest split for a link", PLAN_DESCRIPTION, PLAN_EXAMPLES))
     add_gpu_options(add("gpu", run_gpu, "measure what wants a GPU, and bring it back", GPU_DESCRIPTION, GPU_EXAMPLES))
@@ -157,14 +167,8 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
     add_settings(parser, "settings a client must bring (default: it may bring any)")
 
 
-def _add_network_options(parser: argparse.ArgumentParser) -> None:
-    network = parser.add_argument_group("network (not part of the config), shaped here")
-    add_link(network)
-    _add_secret(network)
-
-
-def _add_secret(group: Any) -> None:
-    group.add_argument("--secret-file", type=Path, help=f"file with the shared secret (default: ${SECRET})")
+def _add_secret(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--secret-file", type=Path, help=f"file with the shared secret (default: ${SECRET})")
 
 
 def _run(options: argparse.Namespace, dial: Callable[[], Line] | None = None) -> None:

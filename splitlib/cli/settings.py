@@ -11,6 +11,7 @@ from typing import Any
 from splitlib.command import OPTION_PREFIXES, option
 from splitlib.compressors import COMPRESSORS, compressor_options
 from splitlib.config import RunConfig, setting_fields, task_kind
+from splitlib.errors import ConfigError
 from splitlib.models.inserted import insert_options
 from splitlib.profiles import DOCUMENT_SETTINGS, PROFILES, get_profile
 
@@ -91,8 +92,8 @@ def _scalar_type(hint: Any) -> type:
 def config_from_options(options: argparse.Namespace) -> RunConfig:
     """Return the config a parsed ``run``, ``client`` or ``pair`` command line means; the last two are two machines."""
     settings = given_settings(options)
-    if options.two_machines:
-        settings["engine"] = "two_machines"
+    if options.two_machines and settings.setdefault("engine", "two_machines") != "two_machines":
+        raise ConfigError(f"client and pair are two machines: leave out --engine {settings['engine']}, or use 'run'")
     task = settings.pop("task", "cola")
     task_kind(task)
     return get_profile(options.profile).scale(DOCUMENT_SETTINGS[task], **settings)

@@ -30,6 +30,7 @@ from splitlib.pipeline.remote.link import Link
 from splitlib.pipeline.stage import Stage
 from splitlib.progress import Progress
 from splitlib.runtime import environment, hardware, pick_device
+from splitlib.tally import check_may_measure
 from splitlib.timeline import CLIENT, COMPUTE, DECODE, SEND, SERVER, Span
 from splitlib.training import Trainer
 from splitlib.version import __version__
@@ -87,6 +88,7 @@ def measure_in_turn(
     placed = tuple(str(pick_device(name)) for name in devices)
     kept = None if fresh else load_together(list(configs.values()), placed, link, batches)
     if kept is None:
+        check_may_measure(f"the time per batch of {', '.join(configs)}, taken in turn,")
         opened = opened or _in_process(hub, placed)
         take = _visit_in_turn if visits else _step_in_turn
         watches = take(list(configs.values()), opened, batches, warmup, visits)

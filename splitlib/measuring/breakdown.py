@@ -48,6 +48,7 @@ from splitlib.pipeline.inprocess import build_pipeline
 from splitlib.pipeline.processes import MEETING, leave, run_together
 from splitlib.pipeline.remote.launch import end_with_parent
 from splitlib.runtime import environment, results_dir
+from splitlib.tally import check_may_measure
 from splitlib.version import __version__
 
 PARTS = ("transfer", "forward", "backward", "all_reduce", "optimizer")
@@ -158,6 +159,7 @@ def measure(
     found = _environment(devices, threads)
     path = _path(json.dumps([job, found["hardware"], found["versions"]["torch"]], sort_keys=True))
     if fresh or not path.exists():
+        check_may_measure(f"the time per batch of {len(cases)} cases with {replicas} replicas")
         path.parent.mkdir(parents=True, exist_ok=True)
         command = ["-m", "splitlib.measuring.breakdown", json.dumps(job), str(path)]
         run_together(command, replicas, threads=threads // replicas)

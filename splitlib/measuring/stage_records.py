@@ -12,12 +12,13 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from splitlib.config import RunConfig
+from splitlib.config import RunConfig, run_title
 from splitlib.files import write_text
 from splitlib.measuring.records import readable, timing_path
 from splitlib.measuring.stages import MESSAGES, stage_work
 from splitlib.pipeline.predict import Message, Work
 from splitlib.runtime import environment, pick_devices
+from splitlib.tally import check_may_measure
 from splitlib.version import __version__
 
 
@@ -64,6 +65,7 @@ def kept_stage_work(
     path = timing_path(config, list(map(str, devices)), kind="stages-")
     if not fresh and path.exists() and (found := read_stage_timing(path)).batches >= batches:
         return found.work
+    check_may_measure(f"the stages' time of {run_title(config)}")
     made = StageTiming(
         config=config,
         devices=tuple(map(str, devices)),

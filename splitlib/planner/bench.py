@@ -35,6 +35,7 @@ from splitlib.planner.costs import (
 from splitlib.planner.passes import Pass, Tensors, Values, timed
 from splitlib.progress import Progress
 from splitlib.runtime import environment
+from splitlib.tally import check_may_measure
 
 REPEATS = 5
 
@@ -86,6 +87,7 @@ def measured_costs(
     costs = read_costs(path, config) if path.exists() and not fresh else None
     if costs is not None and not _missing(costs, sizes, wanted(costs)):
         return costs
+    check_may_measure(f"what layers and compressors of {config.model} cost on {device}")
     bench = Bench(config, hub, device)
     costs = costs or bench.layers()
     missing = _missing(costs, sizes, wanted(costs))
