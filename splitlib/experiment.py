@@ -70,11 +70,10 @@ def run(
         SplitlibError: a setting is impossible, data or weights are missing, or a record is damaged.
         KeyboardInterrupt: Ctrl-C, after the state was saved.
     """
-    if not fresh:
-        record = results.load_record(config)
-        if record is not None:
-            note_record(config.key, trained=False)
-            return record
+    path = results.record_path(config)
+    if path.exists() and not fresh:
+        note_record(config.key, trained=False)
+        return results.read_record(path)
     check_may_measure(run_title(config))
     if config.engine == "data_parallel":
         return _run_data_parallel(config, hub, device, fresh, workers)

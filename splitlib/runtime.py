@@ -29,22 +29,34 @@ def project_root() -> Path:
 
 def results_dir() -> Path:
     """Return the folder of result records: ``$SPLITLIB_RESULTS``, else ``results/`` of the project."""
-    return Path(os.environ.get("SPLITLIB_RESULTS") or project_root() / "results")
+    return _folder("SPLITLIB_RESULTS", "results")
 
 
 def figures_dir() -> Path:
     """Return the folder of figures: ``$SPLITLIB_FIGURES``, else ``figures/`` of the project."""
-    return Path(os.environ.get("SPLITLIB_FIGURES") or project_root() / "figures")
+    return _folder("SPLITLIB_FIGURES", "figures")
 
 
 def checkpoints_dir() -> Path:
     """Return the folder of unfinished runs' checkpoints: ``$SPLITLIB_CHECKPOINTS``, else ``runs/checkpoints``."""
-    return Path(os.environ.get("SPLITLIB_CHECKPOINTS") or project_root() / "runs" / "checkpoints")
+    return _folder("SPLITLIB_CHECKPOINTS", "runs/checkpoints")
 
 
 def images_dir() -> Path:
     """Return the folder of decoded images: ``$SPLITLIB_IMAGES``, else ``runs/images``."""
-    return Path(os.environ.get("SPLITLIB_IMAGES") or project_root() / "runs" / "images")
+    return _folder("SPLITLIB_IMAGES", "runs/images")
+
+
+def _folder(variable: str, default: str) -> Path:
+    """Return the folder an environment variable names, else the project's; it need not exist yet.
+
+    Raises:
+        ConfigError: there is something else. Whoever asks before a run learns it before, not after training.
+    """
+    folder = Path(os.environ.get(variable) or project_root() / default)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is no folder; set ${variable} to one, or to where one may be made")
+    return folder
 
 
 def pick_device(name: str = "auto") -> torch.device:

@@ -1,11 +1,13 @@
 """Payloads decode with nothing but themselves, have exactly the size they should, and keep their error bound."""
 
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splitlib.compressors import COMPRESSORS, HEADER_BYTES, Payload, decode, make_compressor
+from splitlib.compressors import COMPRESSORS, HEADER_BYTES, Payload, base, decode, make_compressor
 from splitlib.compressors.packing import pack, packed_nbytes, unpack
 from splitlib.errors import ConfigError, PayloadError
 
@@ -126,6 +128,14 @@ def test_damaged_payloads_are_errors(name):
     ):
         with pytest.raises(PayloadError, match=words):
             decode(Payload(damaged))
+
+
+def test_an_empty_tensor_has_an_empty_body_whatever_its_flags_say():
+    header = dataclasses.replace(make_compressor("sort").encode(torch.empty(0)).header, zstd=True)
+    message = torch.zeros(HEADER_BYTES + 8, dtype=torch.uint8)
+    assert decode(base._sealed(header, message[:-8].clone())).shape == (0,)
+    with pytest.raises(PayloadError, match="body has 8 bytes; its header implies 0"):
+        decode(base._sealed(header, message))
 
 
 def test_integers_are_refused():

@@ -131,8 +131,14 @@ def test_a_setting_the_server_was_started_with_must_match():
 
 @pytest.mark.parametrize(
     "junk",
-    [b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 8, b"\x02\x00\x00\x00[]", b"\x04\x00\x00\x00{}{}"],
-    ids=["http", "huge", "list", "no json"],
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\xff" * 8,
+        b"\x02\x00\x00\x00[]",
+        b"\x04\x00\x00\x00{}{}",
+        b"\x00\x00\x01\x00" + b"[" * (1 << 16),
+    ],
+    ids=["http", "huge", "list", "no json", "nested"],
 )
 def test_strangers_are_turned_away(junk):
     with serving() as (server, log):
@@ -144,6 +150,33 @@ def test_strangers_are_turned_away(junk):
                     pass
         assert says(log, "does not speak splitlib's protocol"), log
         assert len(run_on(server).history) == 1
+
+
+def test_a_stranger_who_dawdles_is_turned_away(monkeypatch):
+    """A byte now and then resets the socket's timeout, but not the greeting's."""
+    monkeypatch.setattr(handshake, "_SECONDS", 0.5)
+    with serving() as (server, log), socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(b"\x00\x01\x00\x00")
+        with contextlib.suppress(OSError):
+            for _ in range(200):
+                connection.sendall(b" ")
+                time.sleep(0.05)
+                if len(log) > 1:
+                    break
+        assert "it gave no answer" in log[-1]
+
+
+@pytest.mark.parametrize("junk", [b"[]", b"7", b'{"sort": 8}', b'{"kind": 8}', b"[" * 100_000])
+def test_a_peer_that_talks_nonsense_is_lost(junk):
+    """Also one that has proved itself: no thread dies of it while the other side waits."""
+    here, there = socket.socketpair()
+    mailbox = Mailbox("the client")
+    control = SocketControl(here, mailbox)
+    there.sendall(struct.pack("<I", len(junk)) + junk)
+    with pytest.raises(PeerError, match="does not speak splitlib's protocol"):
+        mailbox.take("anything", timeout=10)
+    control.close()
+    there.close()
 
 
 def test_nobody_listening_is_one_line():

@@ -30,9 +30,10 @@ def test_a_wrong_rate_names_the_value_and_an_example(rate):
         Link.parse(rate)
 
 
-def test_a_wrong_latency_names_the_value_and_an_example():
-    with pytest.raises(ConfigError, match=r"latency '10' is none; .*such as 10ms"):
-        Link.parse("", "10")
+@pytest.mark.parametrize("latency", ["10", "ms", "-1ms", "1.2.3ms", ".ms", "9" * 400 + "s"])
+def test_a_wrong_latency_names_the_value_and_an_example(latency):
+    with pytest.raises(ConfigError, match=rf"latency '{latency}' is none; .*such as 10ms"):
+        Link.parse("", latency)
 
 
 def test_messages_leave_one_after_the_other_and_none_waits_for_another_to_arrive():

@@ -5,10 +5,11 @@ import re
 import pytest
 import torch
 
-from splitlib import progress, runtime
+from splitlib import experiment, progress, runtime
 from splitlib.errors import ConfigError
 from splitlib.files import write_atomically
 from splitlib.progress import Progress
+from tests import support
 
 
 def test_folders_follow_the_project_then_the_environment(tmp_path, monkeypatch):
@@ -20,6 +21,16 @@ def test_folders_follow_the_project_then_the_environment(tmp_path, monkeypatch):
     assert runtime.results_dir() == tmp_path / "results"
     monkeypatch.setenv("SPLITLIB_RESULTS", str(tmp_path / "elsewhere"))
     assert runtime.results_dir() == tmp_path / "elsewhere"
+
+
+@pytest.mark.parametrize("variable", ["SPLITLIB_RESULTS", "SPLITLIB_CHECKPOINTS"])
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_file_where_a_folder_should_be_is_refused_before_anything_is_trained(variable, fresh, tmp_path, monkeypatch):
+    monkeypatch.setattr("splitlib.training.Trainer.fit", lambda *_: pytest.fail("it trains"))
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(variable, str(tmp_path / "file"))
+    with pytest.raises(ConfigError, match=rf"file is no folder; set \${variable}"):
+        experiment.run(support.TINY, fresh=fresh)
 
 
 @pytest.mark.parametrize("name", ["tpu", "meta", "cuda:64"])

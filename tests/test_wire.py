@@ -1,5 +1,8 @@
 """Frames: what comes out is what went in, or an error that says what is wrong; never a wrong number."""
 
+import dataclasses
+import struct
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,6 +21,7 @@ from splitlib.pipeline.remote.wire import (
     decode_frame,
     encode_frame,
     read_frame,
+    read_payload,
 )
 
 CPU = torch.device("cpu")
@@ -75,6 +79,25 @@ def test_a_flipped_bit_is_an_error(codec, data):
     message[bit // 8] ^= 1 << bit % 8
     with pytest.raises(PayloadError):
         opened(message)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_tensors_beside_a_payload_claim_nothing_that_is_not_there(data):
+    """A peer can send any bytes under a checksum that fits: they are a tensor, or an error."""
+    shape = [data.draw(st.sampled_from([0, 1, 5, 2**31, 2**32 - 1])) for _ in range(4)]
+    numbers = [data.draw(st.integers(0, 9)) for _ in range(3)]
+    extra = struct.pack("<BBB5x4I", *numbers, *shape) + bytes(data.draw(st.integers(0, 24)))
+    extra = extra[: data.draw(st.integers(1, len(extra)))]
+    frame = dataclasses.replace(FRAME, beside_nbytes=len(extra))
+    message = torch.frombuffer(bytearray(frame.pack(extra)), dtype=torch.uint8)
+    assert read_frame(message) == frame
+    try:
+        _, (first, *_) = read_payload(frame, message, CPU)
+    except PayloadError as error:
+        assert "beside a payload is damaged" in str(error)
+    else:
+        assert list(first.shape) == shape[: numbers[2]] and not first.any()
 
 
 @pytest.mark.parametrize("bit", range(8 * FRAME_BYTES))

@@ -203,14 +203,14 @@ def decode(payload: Payload) -> Tensor:
     """
     header, body = payload.header, payload.body
     nbytes = header.body_nbytes
-    if body.numel() != nbytes and not header.zstd:
+    if body.numel() != nbytes and not (header.zstd and nbytes):
         raise PayloadError(f"payload's body has {body.numel()} bytes; its header implies {nbytes}")
     if int(_word_sum(payload.message, _CODECS[header.codec].run(body.device))):
         raise PayloadError("payload is corrupted: its checksum does not fit")
-    if header.zstd:
-        body = lossless.grow(body, nbytes)
     if not header.numel:
         return torch.empty(header.shape, dtype=header.dtype, device=body.device)
+    if header.zstd:
+        body = lossless.grow(body, nbytes)
     if header.raw:
         return from_bytes(body, header.dtype).reshape(header.shape)
     return _CODECS[header.codec].decode_body(body, header).to(header.dtype).reshape(header.shape)

@@ -50,7 +50,7 @@ class Control(ABC):
         """
         _, message = self.mailbox.take(CONTROL, timeout=timeout)
         if message["kind"] == "refused":
-            raise PeerError(f"{self.mailbox.peer} refused: {message['reason']}")
+            raise PeerError(f"{self.mailbox.peer} refused: {message.get('reason')}")
         if message["kind"] not in kinds:
             raise PeerError(f"{self.mailbox.peer} said {message['kind']!r} where {' or '.join(kinds)} was due")
         return message
@@ -61,7 +61,7 @@ class Control(ABC):
         if kind == "ping":
             self.send("pong", clock=time.perf_counter())
         elif kind == "bye":
-            self.mailbox.lose(f"it ended: {message['reason']}" if message["reason"] else "it ended")
+            self.mailbox.lose(f"it ended: {message['reason']}" if message.get("reason") else "it ended")
         elif kind != "beat":
             self.mailbox.put(CONTROL, message)
 
@@ -118,14 +118,14 @@ class SocketControl(Control):
         try:
             while not self._closed.is_set():
                 self.accept(self._next())
-        except (OSError, ValueError, KeyError, PeerError) as error:
+        except (OSError, PeerError) as error:
             self.mailbox.lose(_why(error))
 
     def _next(self) -> Message:
         (length,) = _LENGTH.unpack(self._exactly(_LENGTH.size))
         if length > _MAX_BYTES:
             raise PeerError(f"it sent a control message of {length} bytes")
-        return json.loads(self._exactly(length))
+        return _parsed(self._exactly(length))
 
     def _exactly(self, nbytes: int) -> bytes:
         """Return the next bytes. Silence is counted in beats, not by the clock: a paused process missed none."""
@@ -164,29 +164,43 @@ def write_message(connection: socket.socket, message: Message) -> None:
     connection.sendall(_LENGTH.pack(len(data)) + data)
 
 
-def read_message(connection: socket.socket) -> Message:
-    """Return the next message of a peer that may be anyone.
+def read_message(connection: socket.socket, seconds: float = 10.0) -> Message:
+    """Return the next message of a peer that may be anyone, all of which has to come within ``seconds``.
 
     Raises:
-        PeerError: it is none, or the socket's time is up.
+        PeerError: it is none, or the time is up.
     """
+    deadline = time.monotonic() + seconds
     try:
-        (length,) = _LENGTH.unpack(_all(connection, _LENGTH.size))
+        (length,) = _LENGTH.unpack(_all(connection, _LENGTH.size, deadline))
         if length > _MAX_STRANGER:
             raise PeerError("it does not speak splitlib's protocol")
-        message = json.loads(_all(connection, length))
+        return _parsed(_all(connection, length, deadline))
     except TimeoutError:
         raise PeerError("it gave no answer; it may be busy with another client") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise PeerError(f"it does not speak splitlib's protocol ({error})") from None
+
+
+def _parsed(data: bytes) -> Message:
+    """Return the message in ``data``. Brackets can nest too deep for json, which gives up with a RecursionError."""
+    try:
+        message = json.loads(data)
+    except (ValueError, RecursionError) as error:
         raise PeerError(f"it does not speak splitlib's protocol ({error})") from None
     if not isinstance(message, dict) or not isinstance(message.get("kind"), str):
         raise PeerError("it does not speak splitlib's protocol")
     return message
 
 
-def _all(connection: socket.socket, nbytes: int) -> bytes:
+def _all(connection: socket.socket, nbytes: int, deadline: float) -> bytes:
+    """Return the next bytes; the socket's own timeout is for each of its pieces, of which there may be many."""
     data = b""
     while len(data) < nbytes:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        connection.settimeout(left)
         data += _received(connection, nbytes - len(data))
     return data
 

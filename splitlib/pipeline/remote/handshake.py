@@ -52,7 +52,7 @@ def greet_client(connection: socket.socket, secret: bytes) -> None:
     connection.settimeout(_SECONDS)
     ours = secrets.token_hex(16)
     write_message(connection, {"kind": "challenge", "challenge": ours, "versions": VERSIONS})
-    answer = read_message(connection)
+    answer = read_message(connection, _SECONDS)
     theirs = _text(answer, "challenge")
     if answer.get("versions") != VERSIONS:
         _refuse(connection, f"the client runs {_words(answer.get('versions'))}, the server {_words(VERSIONS)}")
@@ -64,13 +64,13 @@ def greet_client(connection: socket.socket, secret: bytes) -> None:
 def greet_server(connection: socket.socket, secret: bytes) -> None:
     """Client's side of :func:`greet_client`."""
     connection.settimeout(_SECONDS)
-    challenge = read_message(connection)
+    challenge = read_message(connection, _SECONDS)
     theirs, ours = _text(challenge, "challenge"), secrets.token_hex(16)
     if challenge.get("versions") != VERSIONS:
         raise PeerError(f"the server runs {_words(challenge.get('versions'))}, this client {_words(VERSIONS)}")
     proof = _proof(secret, "client", theirs, ours)
     write_message(connection, {"kind": "answer", "challenge": ours, "versions": VERSIONS, "proof": proof})
-    welcome = read_message(connection)
+    welcome = read_message(connection, _SECONDS)
     if welcome["kind"] == "refused":
         raise PeerError(f"refused: {_text(welcome, 'reason')}")
     if not hmac.compare_digest(_text(welcome, "proof"), _proof(secret, "server", theirs, ours)):

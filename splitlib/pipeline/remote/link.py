@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 import time
@@ -89,11 +90,9 @@ def sleep_until(moment: float) -> None:
 
 def _quantity(name: str, text: str, units: dict[str, float], example: str) -> float:
     """Return the number in ``text`` in the unit of which ``units`` gives the others' worth."""
-    match = re.fullmatch(r"([0-9.]+)\s*([a-z]+)", text.strip().lower().removesuffix("/s"))
-    try:
-        number = float(match[1]) * units[match[2]] if match else 0.0
-    except (KeyError, ValueError):
-        number = 0.0
-    if number <= 0 and not (name == "latency" and match and match[2] in units):
+    match = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*([a-z]+)", text.strip().lower().removesuffix("/s"), re.ASCII)
+    number = float(match[1]) * units[match[2]] if match and match[2] in units else math.nan
+    enough = number > 0 or (number == 0 and name == "latency")
+    if not enough or math.isinf(number):
         raise ConfigError(f"{name} {text!r} is none; write a number and a unit ({', '.join(units)}), such as {example}")
     return number

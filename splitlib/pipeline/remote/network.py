@@ -52,9 +52,8 @@ def dial(address: tuple[str, int], secret: bytes, *, patience: float = PATIENCE)
     peer = f"the server {address[0]}:{address[1]}"
     try:
         connection = socket.create_connection(address, timeout=_CONNECT_SECONDS)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise PeerError(f"{peer} cannot be reached ({reason}); start it with python -m splitlib server") from None
+    except (OSError, UnicodeError) as error:
+        raise PeerError(f"{peer} cannot be reached ({_why(error)}); start it with python -m splitlib server") from None
     try:
         greet_server(connection, secret)
     except (PeerError, OSError) as error:
@@ -117,8 +116,8 @@ class Server:
         try:
             family = socket.AF_INET6 if ":" in self.bind else socket.AF_INET
             listener = socket.create_server((self.bind, self.port), family=family)
-        except OSError as error:
-            raise ConfigError(f"cannot listen on {self.bind}:{self.port}: {error.strerror}") from None
+        except (OSError, UnicodeError, OverflowError) as error:
+            raise ConfigError(f"cannot listen on {self.bind}:{self.port}: {_why(error)}") from None
         with listener:
             host, port = listener.getsockname()[:2]
             if not self.secret and not _is_loopback(host):
@@ -160,6 +159,11 @@ class Server:
             line.control.send("refused", reason=str(error))
             line.control.close(str(error))
         return error
+
+
+def _why(error: Exception) -> str:
+    """Return what the system says of an address; of one that it never saw, Python says it."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _is_loopback(host: str) -> bool:

@@ -22,6 +22,7 @@ The two checksums cover every byte once. Nothing is unpickled: numbers are read 
 from __future__ import annotations
 
 import dataclasses
+import math
 import struct
 import zlib
 from collections.abc import Sequence
@@ -197,6 +198,7 @@ def _identity(frame: Frame) -> Frame:
 _DTYPES = (torch.int64, torch.int32, torch.uint8, torch.bool)
 _BESIDE = struct.Struct("<BBB5x4I")  # dtype, dtype sent, dimensions, shape
 _MAX_DIMENSIONS = 4
+_MAX_NUMEL = 1 << 60  # torch counts bytes in 64 bits, also where one dimension of several is 0
 
 
 def _pack_beside(tensors: Sequence[Tensor]) -> bytes:
@@ -219,12 +221,24 @@ def _pack_one(tensor: Tensor) -> bytes:
 def _unpack_beside(data: bytes) -> list[Tensor]:
     tensors, offset = [], 0
     while offset < len(data):
-        dtype, sent, ndim, *shape = _BESIDE.unpack_from(data, offset)
-        offset += _BESIDE.size
-        size = torch.Size(shape[:ndim])
-        nbytes = size.numel() * _DTYPES[sent].itemsize
-        raw = torch.empty(nbytes, dtype=torch.uint8)
-        raw.numpy()[:] = memoryview(data)[offset : offset + nbytes]
-        tensors.append(raw.view(_DTYPES[sent]).reshape(size).to(_DTYPES[dtype]))
-        offset += nbytes + -(_BESIDE.size + nbytes) % _WORD
+        tensor, nbytes = _unpack_one(memoryview(data)[offset:])
+        tensors.append(tensor)
+        offset += nbytes + -nbytes % _WORD
     return tensors
+
+
+def _unpack_one(data: memoryview) -> tuple[Tensor, int]:
+    """Return the first tensor in ``data`` and its bytes, header included; whatever it claims is checked before use."""
+    if len(data) < _BESIDE.size:
+        raise PayloadError(f"tensor beside a payload is damaged: {len(data)} bytes, and its header has {_BESIDE.size}")
+    dtype, sent, ndim, *shape = _BESIDE.unpack_from(data)
+    if max(dtype, sent) >= len(_DTYPES) or ndim > _MAX_DIMENSIONS:
+        raise PayloadError("tensor beside a payload is damaged: unknown dtype or number of dimensions")
+    size = shape[:ndim]
+    nbytes = math.prod(size) * _DTYPES[sent].itemsize
+    there = data[_BESIDE.size : _BESIDE.size + nbytes]
+    if len(there) < nbytes or math.prod(max(n, 1) for n in size) > _MAX_NUMEL:
+        raise PayloadError(f"tensor beside a payload is damaged: it claims the shape {size} in {len(data)} bytes")
+    raw = torch.empty(nbytes, dtype=torch.uint8)
+    raw.numpy()[:] = there
+    return raw.view(_DTYPES[sent]).reshape(size).to(_DTYPES[dtype]), _BESIDE.size + nbytes
