@@ -5,8 +5,9 @@ ARGS ?=
 # Notebooks whose committed figures come from records. 03, 06 and 07 also draw what one batch does: they ask the hub for
 # data and weights.
 RECORDED := 00 01 03 05 06 07 08 11
-# The committed timings of 05 have a server without a GPU; on a machine with one it would look for others.
-RECORDED_WITH := --param server_device=cpu
+# All runs of a row that there are, of up to three. The committed timings of 05 have a server without a GPU; on a machine
+# with one it would look for others.
+RECORDED_WITH := --param seeds=3 --param server_device=cpu
 
 VENV := .venv
 BIN := $(VENV)/bin

@@ -137,14 +137,6 @@ class Prediction:
     ideal: float
     """Seconds that no schedule can beat: the busier side's computation, or the bytes of the busier direction."""
 
-    @property
-    def utilisation(self) -> dict[str, float]:
-        """Share of the time that each side computes."""
-        busy = {CLIENT: 0.0, SERVER: 0.0}
-        for span in self.spans:
-            busy[span.side] += (span.end - span.start) * (span.activity == COMPUTE)
-        return {side: seconds / self.seconds if self.seconds else 0.0 for side, seconds in busy.items()}
-
 
 def predict(
     work: Work, *, chunks: int, link: LinkModel, schedule: str = "1f1b", codecs_beside_compute: bool = True
