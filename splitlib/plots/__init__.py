@@ -91,8 +91,8 @@ def metric_by_epoch(ax: Axes, runs: Mapping[str, Sequence[RunRecord]], quantity:
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # there is no epoch 1.5
     if len(runs) <= 6:
         ax.legend()
-    else:  # beside the panel: inside it would cover the curves
-        ax.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    else:  # below the panel: inside it would cover the curves
+        ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
 
 
 def ranges_and_points(ax: Axes, ranges: pd.DataFrame, points: Mapping[str, Sequence[float]]) -> None:
