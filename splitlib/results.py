@@ -101,6 +101,7 @@ class RunRecord:
             "best_epoch": best.epoch,
             "best_accuracy_percent": 100 * max(epoch.accuracy for epoch in self.history),
             "last_accuracy_percent": 100 * last.accuracy,
+            "last_train_loss": last.train_loss,
             "collapsed": self.collapsed,
             "diverged": self.diverged,
             "compression_ratio": self.compression_ratio,
