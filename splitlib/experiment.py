@@ -72,8 +72,9 @@ def run(
     """
     path = results.record_path(config)
     if path.exists() and not fresh:
+        record = results.read_record(path)
         note_record(config.key, trained=False)
-        return results.read_record(path)
+        return record
     check_may_measure(run_title(config))
     if config.engine == "data_parallel":
         return _run_data_parallel(config, hub, device, fresh, workers)

@@ -73,7 +73,7 @@ def test_a_server_that_does_not_know_the_secret_is_found_out():
     def pretend() -> None:
         connection, _ = listener.accept()
         write_message(connection, {"kind": "challenge", "challenge": "00", "versions": handshake.VERSIONS})
-        read_message(connection)
+        read_message(connection, 10)
         write_message(connection, {"kind": "welcome", "proof": "00"})
 
     threading.Thread(target=pretend, daemon=True).start()
@@ -84,11 +84,11 @@ def test_a_server_that_does_not_know_the_secret_is_found_out():
 def test_an_answer_recorded_once_opens_nothing_later():
     with serving() as (server, _):
         with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
-            recorded = _proof(read_message(connection)["challenge"])
+            recorded = _proof(read_message(connection, 10)["challenge"])
         with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
-            read_message(connection)
+            read_message(connection, 10)
             write_message(connection, recorded)
-            assert read_message(connection)["kind"] == "refused"
+            assert read_message(connection, 10)["kind"] == "refused"
 
 
 def _proof(challenge: str) -> dict:
@@ -100,9 +100,9 @@ def test_another_version_is_refused_with_both(monkeypatch):
     with serving() as (server, log):
         theirs = {**handshake.VERSIONS, "splitlib": "9.9"}
         connection = socket.create_connection(("127.0.0.1", server.port), timeout=10)
-        challenge = read_message(connection)
+        challenge = read_message(connection, 10)
         write_message(connection, {**_proof(challenge["challenge"]), "versions": theirs})
-        reason = read_message(connection)["reason"]
+        reason = read_message(connection, 10)["reason"]
         assert "client runs splitlib 9.9" in reason and f"server splitlib {handshake.__version__}" in reason
         assert says(log, reason)
 

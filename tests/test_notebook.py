@@ -11,13 +11,15 @@ from splitlib import experiment, notebook, plots
 from splitlib.comparison import compare
 from splitlib.config import RunConfig
 from splitlib.errors import ConfigError, RecordError
+from splitlib.files import write_text
 from splitlib.measuring import breakdown
 from splitlib.measuring.batches import measure_in_turn
 from splitlib.measuring.stage_records import kept_stage_work
 from splitlib.planner import plan
 from splitlib.profiles import DOCUMENT_SETTINGS
+from splitlib.results import record_path
 from splitlib.runtime import figures_dir
-from splitlib.tally import RECORDED, RUN_DIR, count_records
+from splitlib.tally import FILE_NAME, RECORDED, RUN_DIR, count_records
 from tests import support
 
 matplotlib.use("Agg")
@@ -57,6 +59,14 @@ def test_only_records_means_that_nothing_is_trained_or_timed(monkeypatch):
     made = experiment.run(row.replace(epochs=1))
     monkeypatch.setenv(RECORDED, "1")
     assert experiment.run(row.replace(epochs=1)) == made
+
+
+def test_a_damaged_record_is_not_counted_as_found(monkeypatch, tmp_path):
+    monkeypatch.setenv(RUN_DIR, str(tmp_path))
+    write_text(record_path(support.TINY), "{}")
+    with pytest.raises(RecordError, match="not a readable record"):
+        experiment.run(support.TINY)
+    assert not (tmp_path / FILE_NAME).exists()
 
 
 def test_names_in_a_parameter_are_known_ones():

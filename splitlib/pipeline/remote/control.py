@@ -164,7 +164,7 @@ def write_message(connection: socket.socket, message: Message) -> None:
     connection.sendall(_LENGTH.pack(len(data)) + data)
 
 
-def read_message(connection: socket.socket, seconds: float = 10.0) -> Message:
+def read_message(connection: socket.socket, seconds: float) -> Message:
     """Return the next message of a peer that may be anyone, all of which has to come within ``seconds``.
 
     Raises:

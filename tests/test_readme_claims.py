@@ -1,0 +1,94 @@
+"""What the README says in words beside its tables, against the committed records it was said from."""
+
+import statistics
+
+import pytest
+
+from splitlib.profiles import DOCUMENT_SETTINGS, get_profile
+from splitlib.results import RunRecord, read_record
+from tests.test_committed_records import RECORDS
+
+CUBE_ROOT = {"level_bits": 1, "bin_bits": 3, "edges": "cube_root"}
+ONE_LEVEL = {"level_bits": 0, "bin_bits": 4, "edges": "least_error", "zstd": 3}
+
+
+def sort_bits(bits: int) -> dict:
+    """As notebook 03 divides them."""
+    return {"level_bits": 3 * bits // 4, "bin_bits": -(-bits // 4)}
+
+
+def recorded(task: str, partition: str, compressor: str = "none", options: dict | None = None) -> list[RunRecord]:
+    """The runs of a row of notebook 03, all seeds that are committed."""
+    settings = {"partition": partition, "compressor": compressor, "compressor_options": options or {}}
+    config = get_profile("real").scale(DOCUMENT_SETTINGS[task].replace(**settings))
+    paths = {path.stem.rpartition("-")[2]: path for path in RECORDS}
+    keys = [config.replace(seed=config.seed + offset).key for offset in range(3)]
+    return [read_record(paths[key]) for key in keys if key in paths]
+
+
+def best(records: list[RunRecord]) -> float:
+    return statistics.mean(record.best.matthews for record in records)
+
+
+def test_four_bits_of_the_documents_collapse_on_cola_and_eight_do_not():
+    sort_4 = recorded("cola", "condition_1", "sort", sort_bits(4))
+    assert len(sort_4) == 3 and all(record.collapsed for record in sort_4)
+    assert all(record.collapsed for record in recorded("cola", "condition_2", "sort", sort_bits(4)))
+    (third,) = recorded("cola", "condition_3", "sort", sort_bits(4))
+    assert best([third]) < best(recorded("cola", "condition_3")) / 3, "hardly ever the other class"
+    for cut in ("condition_1", "condition_2", "condition_3"):
+        eight = recorded("cola", cut, "sort", sort_bits(8))
+        assert eight and not any(record.collapsed for record in eight)
+
+
+@pytest.mark.parametrize(
+    ("compressor", "options"), [("sort", sort_bits(6)), ("fast", sort_bits(6)), ("uniform", {"bits": 4})]
+)
+def test_what_collapses_at_the_first_cut(compressor, options):
+    found = recorded("cola", "condition_1", compressor, options)
+    assert found and all(record.collapsed for record in found)
+
+
+@pytest.mark.parametrize("cut", ["condition_1", "condition_2", "condition_3"])
+def test_six_uniform_bits_lose_nothing_and_one_level_a_bin_survives_four(cut):
+    plain = best(recorded("cola", cut))
+    assert best(recorded("cola", cut, "uniform", {"bits": 6})) >= plain
+    assert best(recorded("cola", cut, "sort", ONE_LEVEL)) > 0.8 * plain
+
+
+def test_bins_by_the_cube_root_survive_four_bits_in_each_of_three_runs():
+    found = recorded("cola", "condition_1", "sort", CUBE_ROOT)
+    assert len(found) == 3
+    lowest = min(record.best.matthews for record in recorded("cola", "condition_1"))
+    assert all(record.best.matthews > lowest for record in found)
+
+
+def test_how_far_rtes_training_loss_falls():
+    start = recorded("rte", "condition_1")[0].history[0].train_loss
+    codecs = {
+        "none": ("none", {}),
+        "8": ("sort", sort_bits(8)),
+        "4": ("sort", sort_bits(4)),
+        "cube": ("sort", CUBE_ROOT),
+    }
+    runs = {name: recorded("rte", "condition_1", *codec) for name, codec in codecs.items()}
+    assert {len(found) for found in runs.values()} == {1}
+    fall = {name: start - found[0].last.train_loss for name, found in runs.items()}
+    assert fall["8"] == pytest.approx(fall["none"], rel=0.05)
+    assert fall["4"] / fall["none"] == pytest.approx(0.25, abs=0.03)
+    assert 0.6 < fall["cube"] / fall["none"] < 1
+
+
+def test_what_decaying_layers_keep():
+    base = get_profile("real").scale(DOCUMENT_SETTINGS["cola"].replace(partition="condition_3", chunks=1))
+    every = [
+        record
+        for record in map(read_record, RECORDS)
+        if record.config.replace(insert="none", insert_options={}) == base
+    ]
+    (plain,) = [record for record in every if record.config.insert == "none"]
+    decaying = [r for r in every if r.config.insert == "decaying_linear" and r.config.insert_options["rate"] < 1]
+    kept = [record.best.matthews / plain.best.matthews for record in decaying]
+    assert len(kept) > 1 and all(1 / 3 < share < 3 / 4 for share in kept)
+    accuracies = [record.row()["best_accuracy_percent"] for record in (plain, *decaying)]
+    assert max(accuracies) - min(accuracies) < 1
