@@ -149,14 +149,15 @@ def stacked_bars(ax: Axes, heights: pd.DataFrame, *, points: pd.Series, points_l
     ax.set_axisbelow(True)
 
 
-def metric_by_ratio(ax: Axes, reported: pd.DataFrame, measured: pd.DataFrame) -> None:
+def metric_by_ratio(ax: Axes, reported: pd.DataFrame, measured: pd.DataFrame, *, series: Sequence[str] = ()) -> None:
     """Draw a metric against the compression ratio: reported points hollow and dashed, measured ones filled.
 
     Both tables have the columns ``series``, ``compression_ratio`` and ``percent``; ``measured`` has one row a run and a
     ``row_label``, whose runs become their mean with a bar from lowest to highest. It may be empty: nothing was run.
+    The names in ``series`` take the first looks, in their order: panels that share it agree, whatever each has.
     """
     ran = list(measured["series"]) if len(measured) else []
-    for position, name in enumerate(dict.fromkeys([*reported["series"], *ran])):
+    for position, name in enumerate(dict.fromkeys([*series, *reported["series"], *ran])):
         colour, marker = COLOURS[position % len(COLOURS)], MARKERS[position % len(MARKERS)]
         told = reported[reported["series"] == name].sort_values("compression_ratio")
         if len(told):
