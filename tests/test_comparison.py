@@ -131,6 +131,11 @@ def test_seeds_become_mean_sample_deviation_and_n() -> None:
     assert table["status"].tolist() == ["reproduced", "reproduced", "not run", "not run"]
 
 
+def test_the_tolerance_is_in_the_metrics_unit() -> None:
+    table = compared(run(16, 64.9), run(12, 63.93 - 0.7), spread=None)
+    assert table.loc[[16, 12], "status"].tolist() == ["reproduced", "differs"], "0.4 and 0.7 away"
+
+
 def test_the_spread_of_both_sides_is_the_noise() -> None:
     rows = [run(16, value, seed=seed) for seed, value in enumerate((65.2, 65.7, 66.2))]
     # 1.2 apart; 2 * hypot(0.48, 0.5) is 1.39, while 2 * 0.5 alone is not enough

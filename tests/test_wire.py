@@ -60,7 +60,7 @@ def test_integers_beside_the_payload_keep_value_dtype_and_shape(dtype, values):
 
 
 def test_large_and_negative_integers_beside_the_payload():
-    tensors = (torch.tensor([-1, 2**40]), torch.tensor([300, 5], dtype=torch.int32))
+    tensors = (torch.tensor([-1, 2**40]), torch.tensor([256, 5], dtype=torch.int32), torch.tensor([255, 0]))
     _, _, received = opened(message_of(beside=tensors))
     assert all(map(torch.equal, received, tensors))
 
