@@ -4,6 +4,7 @@ import statistics
 
 import pytest
 
+from splitlib import reported
 from splitlib.profiles import DOCUMENT_SETTINGS, get_profile
 from splitlib.results import RunRecord, read_record
 from tests.test_committed_records import RECORDS
@@ -17,9 +18,14 @@ def sort_bits(bits: int) -> dict:
     return {"level_bits": 3 * bits // 4, "bin_bits": -(-bits // 4)}
 
 
-def recorded(task: str, partition: str, compressor: str = "none", options: dict | None = None) -> list[RunRecord]:
+def recorded(
+    task: str, partition: str = "first_last", compressor: str = "none", options: dict | None = None
+) -> list[RunRecord]:
     """The runs of a row of notebook 03, all seeds that are committed."""
     settings = {"partition": partition, "compressor": compressor, "compressor_options": options or {}}
+    if task == "cifar10":  # whose settings are the ablation's
+        told = reported.load("001_2.1_cifar10_settings")[["epochs", "lr", "batch_size", "scheduler", "optimizer"]]
+        settings |= told.to_dict("records")[0]
     config = get_profile("real").scale(DOCUMENT_SETTINGS[task].replace(**settings))
     paths = {path.stem.rpartition("-")[2]: path for path in RECORDS}
     keys = [config.replace(seed=config.seed + offset).key for offset in range(3)]
@@ -61,6 +67,21 @@ def test_bins_by_the_cube_root_survive_four_bits_in_each_of_three_runs():
     assert len(found) == 3
     lowest = min(record.best.matthews for record in recorded("cola", "condition_1"))
     assert all(record.best.matthews > lowest for record in found)
+
+
+def test_images_bear_equal_counts_better_than_one_range_below_six_bits():
+    def accuracy(compressor: str, options: dict) -> float:
+        return statistics.mean(r.best.accuracy for r in recorded("cifar10", compressor=compressor, options=options))
+
+    plain = accuracy("none", {})
+    uniform = {bits: accuracy("uniform", {"bits": bits}) for bits in (8, 6, 4, 3, 2)}
+    for counted in ("sort", "fast"):
+        counts = {bits: accuracy(counted, sort_bits(bits)) for bits in uniform}
+        assert all(counts[bits] > uniform[bits] for bits in (4, 3, 2))
+        assert accuracy("sort", CUBE_ROOT) > counts[4], "and moved bins are better than either"
+        assert counts[8] > plain - 0.01 > counts[4] + 0.05
+    assert uniform[6] > plain - 0.02
+    assert uniform[2] == pytest.approx(0.1, abs=0.01), "one of ten classes"
 
 
 def test_how_far_rtes_training_loss_falls():
