@@ -48,10 +48,14 @@ def test_four_bits_of_the_documents_collapse_on_cola_and_eight_do_not():
 
 
 @pytest.mark.parametrize(
-    ("compressor", "options"), [("sort", sort_bits(6)), ("fast", sort_bits(6)), ("uniform", {"bits": 4})]
+    ("cut", "compressor", "options"),
+    [
+        *[(cut, "sort", sort_bits(6)) for cut in ("condition_1", "condition_2")],
+        *[(cut, "uniform", {"bits": 4}) for cut in ("condition_1", "condition_2", "condition_3")],
+    ],
 )
-def test_what_collapses_at_the_first_cut(compressor, options):
-    found = recorded("cola", "condition_1", compressor, options)
+def test_what_collapses_for_text(cut, compressor, options):
+    found = recorded("cola", cut, compressor, options)
     assert found and all(record.collapsed for record in found)
 
 
@@ -91,12 +95,16 @@ def test_how_far_rtes_training_loss_falls():
         "8": ("sort", sort_bits(8)),
         "4": ("sort", sort_bits(4)),
         "cube": ("sort", CUBE_ROOT),
+        "uniform 8": ("uniform", {"bits": 8}),
+        "uniform 4": ("uniform", {"bits": 4}),
     }
     runs = {name: recorded("rte", "condition_1", *codec) for name, codec in codecs.items()}
     assert {len(found) for found in runs.values()} == {1}
     fall = {name: start - found[0].last.train_loss for name, found in runs.items()}
     assert fall["8"] == pytest.approx(fall["none"], rel=0.05)
+    assert fall["uniform 8"] == pytest.approx(fall["none"], rel=0.1)
     assert fall["4"] / fall["none"] == pytest.approx(0.25, abs=0.03)
+    assert fall["uniform 4"] == pytest.approx(0, abs=0.01)
     assert 0.6 < fall["cube"] / fall["none"] < 1
 
 
