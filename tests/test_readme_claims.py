@@ -4,7 +4,6 @@ import statistics
 
 import pytest
 
-from splitlib import reported
 from splitlib.profiles import DOCUMENT_SETTINGS, get_profile
 from splitlib.results import RunRecord, read_record
 from tests.test_committed_records import RECORDS
@@ -23,10 +22,9 @@ def recorded(
 ) -> list[RunRecord]:
     """The runs of a row of notebook 03, all seeds that are committed."""
     settings = {"partition": partition, "compressor": compressor, "compressor_options": options or {}}
-    if task == "cifar10":  # whose settings are the ablation's
-        told = reported.load("001_2.1_cifar10_settings")[["epochs", "lr", "batch_size", "scheduler", "optimizer"]]
-        settings |= told.to_dict("records")[0]
-    config = get_profile("real").scale(DOCUMENT_SETTINGS[task].replace(**settings))
+    # CIFAR-100 takes the settings of CIFAR-10's ablation: test_notebook_03_claims holds that.
+    base = DOCUMENT_SETTINGS["cifar100" if task == "cifar10" else task].replace(task=task)
+    config = get_profile("real").scale(base.replace(**settings))
     paths = {path.stem.rpartition("-")[2]: path for path in RECORDS}
     keys = [config.replace(seed=config.seed + offset).key for offset in range(3)]
     return [read_record(paths[key]) for key in keys if key in paths]
@@ -57,6 +55,11 @@ def test_four_bits_of_the_documents_collapse_on_cola_and_eight_do_not():
 def test_what_collapses_for_text(cut, compressor, options):
     found = recorded("cola", cut, compressor, options)
     assert found and all(record.collapsed for record in found)
+
+
+def test_six_bits_of_the_documents_work_at_the_third_cut():
+    found = recorded("cola", "condition_3", "sort", sort_bits(6))
+    assert best(found) > 0.9 * best(recorded("cola", "condition_3")) and not any(r.collapsed for r in found)
 
 
 @pytest.mark.parametrize("cut", ["condition_1", "condition_2", "condition_3"])
