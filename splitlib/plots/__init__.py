@@ -153,14 +153,14 @@ def metric_by_ratio(ax: Axes, reported: pd.DataFrame, measured: pd.DataFrame, *,
     """Draw a metric against the compression ratio: reported points hollow and dashed, measured ones filled.
 
     Both tables have the columns ``series``, ``compression_ratio`` and ``percent``; ``measured`` has one row a run and a
-    ``row_label``, whose runs become their mean with a bar from lowest to highest. It may be empty: nothing was run.
+    ``row_label``, whose runs become their mean with a bar from lowest to highest. Either may be empty.
     The names in ``series`` take the first looks, in their order: panels that share it agree, whatever each has.
     """
-    ran = list(measured["series"]) if len(measured) else []
-    for position, name in enumerate(dict.fromkeys([*series, *reported["series"], *ran])):
+    said, ran = (list(table["series"]) if len(table) else [] for table in (reported, measured))
+    for position, name in enumerate(dict.fromkeys([*series, *said, *ran])):
         colour, marker = COLOURS[position % len(COLOURS)], MARKERS[position % len(MARKERS)]
-        told = reported[reported["series"] == name].sort_values("compression_ratio")
-        if len(told):
+        if name in said:
+            told = reported[reported["series"] == name].sort_values("compression_ratio")
             ax.plot(
                 told["compression_ratio"], told["percent"], color=colour, marker=marker, markerfacecolor="white",
                 linestyle="--", label=f"{name}, reported",
