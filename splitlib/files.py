@@ -1,14 +1,24 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, and naming them."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from splitlib.errors import ConfigError
+
+
+def file_stem(words: Iterable[str]) -> str:
+    """Return ``words`` as a file's name without its suffix.
+
+    >>> file_stem(["timing", "cifar10", "conv insert (wide)"])
+    'timing-cifar10-conv_insert_wide_'
+    """
+    return "-".join(re.sub(r"[^A-Za-z0-9_.]+", "_", word) for word in words)
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from splitlib.plots import saving
 from splitlib.profiles import Profile, get_profile
 from splitlib.results import RunRecord, to_frame
 from splitlib.runtime import environment, figures_dir, pick_device
-from splitlib.tally import RECORDED, RUN_DIR
+from splitlib.tally import RUN_DIR, only_records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +155,7 @@ def start(
         fresh=fresh,
         device=device,
         samples=samples,
-        recorded=os.environ.get(RECORDED) == "1",
+        recorded=only_records(),
     )
 
 

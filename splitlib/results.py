@@ -7,7 +7,6 @@ alone, so every one of them can be redrawn without training.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import pandas as pd
 
 from splitlib.config import RunConfig
 from splitlib.errors import RecordError
-from splitlib.files import write_text
+from splitlib.files import file_stem, write_text
 from splitlib.runtime import results_dir
 from splitlib.training import EpochResult
 
@@ -113,8 +112,7 @@ def record_path(config: RunConfig, folder: Path | None = None) -> Path:
     """Return where the record of ``config`` lies, whether it exists or not: words for people, the key for us."""
     at_cut = [config.compressor] if config.insert == "none" else [config.insert, config.compressor]
     words = [config.task, config.data, str(config.model).rsplit("/", 1)[-1], str(config.partition), *at_cut]
-    name = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "_", word) for word in words)
-    return (folder or results_dir()) / f"{name}-{config.key}.json"
+    return (folder or results_dir()) / f"{file_stem(words)}-{config.key}.json"
 
 
 def load_record(config: RunConfig, folder: Path | None = None) -> RunRecord | None:

@@ -21,9 +21,14 @@ RECORDED = "SPLITLIB_RECORDED"
 FILE_NAME = "records.jsonl"
 
 
+def only_records() -> bool:
+    """Whether notebooks are to show what has a record, and to train and time nothing."""
+    return os.environ.get(RECORDED) == "1"
+
+
 def check_may_measure(what: str) -> None:
     """Raise RecordError if only records are to be shown: ``what`` has none, and would have to be trained or timed."""
-    if os.environ.get(RECORDED) == "1":
+    if only_records():
         raise RecordError(f"{what} has no record, and --recorded trains and times nothing: run it without, once")
 
 

@@ -1,5 +1,7 @@
 """The parts of a data-parallel batch add up, and what was measured once is not measured again."""
 
+import json
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from splitlib.measuring import breakdown
 from splitlib.measuring.breakdown import PARTS, PIPELINE, Breakdown, Case, measure, read
 from splitlib.results import all_records
 from splitlib.runtime import results_dir
+from splitlib.tally import RECORDED
 
 CASES = [
     Case(model="roberta_tiny", batch_size=4, size=8, optimizer="adamw"),
@@ -52,6 +55,22 @@ def test_what_was_measured_here_is_not_measured_again(measured, monkeypatch):
     monkeypatch.setattr(breakdown, "run_together", lambda *_, **__: pytest.fail("measured again"))
     assert measure(CASES, device="cpu", replicas=2, batches=3, warmup=1) == found
     assert all_records() == [], "a timing is no run's record"
+
+
+def test_where_only_records_are_shown_the_latest_of_any_machine_will_do(measured, monkeypatch):
+    found, folder = measured
+    monkeypatch.setattr(breakdown, "run_together", lambda *_, **__: pytest.fail("measured again"))
+    path = results_dir() / "timing-breakdown-elsewhere.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(next(folder.iterdir()).read_text())
+    older = json.loads(path.read_text()) | {"created": "2020-01-01T00:00:00+00:00", "threads": 99}
+    path.with_stem("timing-breakdown-older").write_text(json.dumps(older))
+    monkeypatch.setattr(breakdown, "_path", lambda _: results_dir() / "timing-breakdown-here.json")
+    monkeypatch.setenv(RECORDED, "1")
+    assert measure(CASES, device="cpu", replicas=2, batches=3) == found
+    for cases, batches in ((CASES[1:], 3), (CASES, 4)):
+        with pytest.raises(RecordError, match="has no record"):
+            measure(cases, device="cpu", replicas=2, batches=batches)
 
 
 def test_a_damaged_timing_is_one_clear_line(measured):

@@ -11,7 +11,7 @@ from splitlib.partition import split
 from splitlib.pipeline.parts import make_parts
 from splitlib.pipeline.remote.link import Link
 from splitlib.pipeline.remote.simulated import SimulatedServer
-from splitlib.planner import costs_path, plan
+from splitlib.planner import costs_path, plan, recorded_costs
 from splitlib.planner.codecs import relative_error
 from tests.support import TINY, TINY_VISION, timing_of
 
@@ -108,3 +108,16 @@ def test_coarser_quantization_is_smaller_and_worse():
     table = found.table().set_index("compressor").loc[specs]
     assert table["wire_bytes"].is_monotonic_decreasing
     assert table["activation_error"].is_monotonic_increasing and table["gradient_error"].is_monotonic_increasing
+
+
+def test_costs_of_another_machine_are_found_by_what_they_are_of():
+    """The latest of these settings, whatever its name says of hardware and versions."""
+    assert recorded_costs(TINY, CPU) is None
+    one = {"cuts": ["condition_1"], "compressors": ["none"], "chunks": [1], **SMALL}
+    here = plan(TINY, **one)
+    path, other = costs_path(TINY, CPU), TINY.replace(max_length=20)
+    elsewhere = path.rename(path.with_stem(f"{path.stem[:-12]}elsewhere"))
+    older = json.loads(elsewhere.read_text()) | {"created": "2020-01-01T00:00:00+00:00"}
+    path.with_stem(f"{path.stem[:-12]}older").write_text(json.dumps(older))
+    assert recorded_costs(TINY, CPU) == elsewhere and recorded_costs(other, CPU) is None
+    assert plan(TINY, measured=elsewhere, **one).choices == here.choices

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from typing import Any
 
 from splitlib.config import RunConfig
 from splitlib.errors import RecordError
-from splitlib.files import write_text
+from splitlib.files import file_stem, write_text
 from splitlib.results import TIMING_PREFIX
 from splitlib.runtime import results_dir
 from splitlib.timeline import Span
@@ -137,9 +136,8 @@ def timing_path(
     ``kind`` begins the name of what is no :class:`BatchTiming`.
     """
     words = [config.task, config.data, str(config.model).rsplit("/", 1)[-1], str(config.partition), config.compressor]
-    name = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "_", word) for word in words)
     key = hashlib.sha256(json.dumps([config.key, list(devices), link]).encode()).hexdigest()[:12]
-    return (folder or results_dir()) / f"{TIMING_PREFIX}{kind}{name}-{key}.json"
+    return (folder or results_dir()) / f"{TIMING_PREFIX}{kind}{file_stem(words)}-{key}.json"
 
 
 @contextmanager

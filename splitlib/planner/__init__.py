@@ -7,7 +7,7 @@
 
 from splitlib.planner.candidates import DEFAULT_CHUNKS, DEFAULT_COMPRESSORS, compressor_text, parse_compressor
 from splitlib.planner.choices import Choice, lower_bound
-from splitlib.planner.costs import Costs, costs_path
+from splitlib.planner.costs import Costs, costs_path, recorded_costs
 from splitlib.planner.planning import Plan, as_link, as_link_model, plan
 
 __all__ = [
@@ -23,4 +23,5 @@ __all__ = [
     "lower_bound",
     "parse_compressor",
     "plan",
+    "recorded_costs",
 ]

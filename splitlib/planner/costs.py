@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import torch
 
 from splitlib.config import RunConfig
 from splitlib.errors import ConfigError, RecordError
-from splitlib.files import write_text
+from splitlib.files import file_stem, write_text
 from splitlib.results import TIMING_PREFIX
 from splitlib.runtime import environment, results_dir
 from splitlib.version import __version__
@@ -176,10 +176,26 @@ def depends_on(config: RunConfig) -> dict[str, Any]:
 def costs_path(config: RunConfig, device: torch.device, folder: Path | None = None) -> Path:
     """Return where the costs of ``config`` on ``device`` of this machine lie, whether they exist or not."""
     identity = [SCHEMA, depends_on(config), str(device), environment(device), __version__]
-    words = [config.task, config.data, str(config.model).rsplit("/", 1)[-1], device.type]
-    name = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "_", word) for word in words)
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
-    return (folder or results_dir()) / f"{TIMING_PREFIX}plan-{name}-{key}.json"
+    return (folder or results_dir()) / f"{_name(config, device)}-{key}.json"
+
+
+def recorded_costs(config: RunConfig, device: torch.device, folder: Path | None = None) -> Path | None:
+    """Return the latest costs of ``config`` on such a device of any machine, for :func:`~splitlib.planner.plan`.
+
+    None if there are none. Unlike times measured here they say how fast another machine is: they are for showing a plan
+    that was made before.
+    """
+    found = {}
+    for path in (folder or results_dir()).glob(f"{_name(config, device)}-*.json"):
+        with suppress(ConfigError):  # those of other settings
+            found[path] = read_costs(path, config).created
+    return max(found, key=found.__getitem__, default=None)
+
+
+def _name(config: RunConfig, device: torch.device) -> str:
+    words = [config.task, config.data, str(config.model).rsplit("/", 1)[-1], device.type]
+    return f"{TIMING_PREFIX}plan-{file_stem(words)}"
 
 
 def save_costs(costs: Costs, path: Path) -> None:

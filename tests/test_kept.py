@@ -1,0 +1,45 @@
+"""Times are measured once and kept with what they are of; other questions get other records."""
+
+import pytest
+
+from splitlib.errors import RecordError
+from splitlib.measuring.kept import kept_path, kept_times, read_kept
+from splitlib.tally import RECORDED
+from tests.support import TINY
+
+OF = {"sort": {"level_bits": 6}}
+
+
+def timing(seconds, of=OF, config=TINY, *, repeats=2, **options):
+    """What is kept of a measurement that would find ``seconds``."""
+    return kept_times("codecs", of, config, lambda: {"sort": seconds}, repeats=repeats, **options)
+
+
+def test_what_was_measured_is_kept_with_what_it_is_of():
+    made = timing(1.5)
+    assert timing(99.0) == made and made.values == {"sort": 1.5}
+    assert read_kept(kept_path("codecs", OF, TINY, "cpu")) == made
+    assert made.of == OF and made.config == TINY.to_dict() and made.environment["hardware"]
+    assert kept_path("codecs", OF, TINY, "cpu").name.startswith("timing-codecs-cola-embedded-")
+
+
+def test_another_question_has_another_answer():
+    timing(1.5)
+    assert timing(2.5, of={"sort": {"level_bits": 3}}).values == {"sort": 2.5}
+    assert timing(3.5, config=TINY.replace(batch_size=4)).values == {"sort": 3.5}
+    assert timing(4.5, fresh=True).values == {"sort": 4.5}
+    assert timing(5.5, repeats=3).values == {"sort": 5.5}, "a record of fewer repeats does not count"
+    assert timing(6.5, repeats=2).values == {"sort": 5.5}, "one of more does"
+
+
+def test_only_records_means_that_nothing_is_measured(monkeypatch):
+    monkeypatch.setenv(RECORDED, "1")
+    with pytest.raises(RecordError, match="the time of codecs has no record, and --recorded trains and times nothing"):
+        timing(1.5)
+
+
+def test_a_damaged_record_is_one_clear_line():
+    timing(1.5)
+    kept_path("codecs", OF, TINY, "cpu").write_text('{"timed": "codecs"')
+    with pytest.raises(RecordError, match=r"timing-codecs-.* is not a readable timing .*; delete it"):
+        timing(1.5)
