@@ -128,7 +128,7 @@ def environment(*devices: torch.device) -> dict[str, Any]:
     Several devices are named in the order of their stages, each kind of hardware once.
     """
     return {
-        "hardware": " + ".join(dict.fromkeys(map(hardware, devices))),
+        "hardware": " and ".join(dict.fromkeys(map(hardware, devices))),
         "device": ",".join(dict.fromkeys(device.type for device in devices)),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),

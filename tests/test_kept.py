@@ -1,9 +1,11 @@
 """Times are measured once and kept with what they are of; other questions get other records."""
 
 import pytest
+import torch
 
 from splitlib.errors import RecordError
 from splitlib.measuring.kept import kept_path, kept_times, read_kept
+from splitlib.runtime import environment
 from splitlib.tally import RECORDED
 from tests.support import TINY
 
@@ -30,6 +32,16 @@ def test_another_question_has_another_answer():
     assert timing(4.5, fresh=True).values == {"sort": 4.5}
     assert timing(5.5, repeats=3).values == {"sort": 5.5}, "a record of fewer repeats does not count"
     assert timing(6.5, repeats=2).values == {"sort": 5.5}, "one of more does"
+
+
+def test_times_of_other_hardware_are_for_showing_alone(monkeypatch):
+    timing(1.5)
+    path = kept_path("codecs", OF, TINY, "cpu")
+    path.write_text(path.read_text().replace(environment(torch.device("cpu"))["hardware"], "another machine"))
+    monkeypatch.setenv(RECORDED, "1")
+    assert timing(2.5).values == {"sort": 1.5}
+    monkeypatch.setenv(RECORDED, "0")
+    assert timing(2.5).values == {"sort": 2.5}
 
 
 def test_only_records_means_that_nothing_is_measured(monkeypatch):

@@ -22,6 +22,7 @@ from splitlib.pipeline.predict import LinkModel, predict
 from splitlib.pipeline.remote.link import Link
 from splitlib.pipeline.remote.simulated import SimulatedServer
 from splitlib.profiles import DOCUMENT_SETTINGS, get_profile
+from splitlib.tally import RECORDED
 from splitlib.timeline import Span
 from tests.support import TINY, timing_of, trainer_of
 
@@ -77,6 +78,21 @@ def test_a_second_call_measures_nothing(measured):
     ((label, found),) = timings.load_recorded(rows, ["cpu"]).items()
     assert (label, found.config, found.seconds) == ("sort", SORT, measured["sort"].seconds)
     assert timings.load_recorded(rows, ["cpu", "cuda", "cpu"]) == {}
+
+
+def test_times_of_other_hardware_are_for_showing_alone(pair, monkeypatch):
+    measured, _ = pair
+    for timing in measured.values():
+        elsewhere = {**timing.environment, "hardware": "another machine"}
+        timings.save_timing(dataclasses.replace(timing, environment=elsewhere))
+    rows = {"none": TINY, "sort": SORT}
+    monkeypatch.setenv(RECORDED, "1")
+    shown = measuring.measure_in_turn(rows, devices=["cpu"], **FEW)
+    assert shown["sort"].row()["hardware"] == "another machine"
+    monkeypatch.setenv(RECORDED, "0")
+    again = measuring.measure_in_turn(rows, devices=["cpu"], **FEW)
+    assert again["sort"].environment["hardware"] == measured["sort"].environment["hardware"]
+    assert again["sort"].together != measured["sort"].together
 
 
 def test_devices_and_link_have_records_of_their_own():
@@ -277,6 +293,8 @@ def test_stage_times_are_measured_once_and_read_back_as_they_were():
     timing = read_stage_timing(path)
     assert (timing.config, timing.devices, timing.batches) == (SORT, ("cpu",) * 3, 1)
     assert results.all_records() == [], "it is no record of a run"
+    path.write_text(path.read_text().replace(timing.environment["hardware"], "another machine"))
+    assert kept_stage_work(SORT, device="cpu", batches=1) != timing.work, "another machine's is no measurement here"
     path.write_text(path.read_text()[:-20])
     with pytest.raises(RecordError, match=r"not a readable timing.*measure again with fresh"):
         kept_stage_work(SORT, device="cpu", batches=1)

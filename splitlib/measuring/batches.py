@@ -23,13 +23,13 @@ import torch
 from splitlib.config import RunConfig
 from splitlib.errors import ConfigError
 from splitlib.experiment import prepare
-from splitlib.measuring.records import MEBIBYTE, BatchTiming, load_together, save_timing
+from splitlib.measuring.records import MEBIBYTE, BatchTiming, counts_here, load_together, save_timing
 from splitlib.pipeline.inprocess import build_pipeline
 from splitlib.pipeline.remote.client import Line
 from splitlib.pipeline.remote.link import Link
 from splitlib.pipeline.stage import Stage
 from splitlib.progress import Progress
-from splitlib.runtime import environment, hardware, pick_device
+from splitlib.runtime import environment, pick_device
 from splitlib.tally import check_may_measure
 from splitlib.timeline import CLIENT, COMPUTE, DECODE, SEND, SERVER, Span
 from splitlib.training import Trainer
@@ -60,8 +60,9 @@ def measure_in_turn(
     visits: int = 0,
     fresh: bool = False,
 ) -> dict[str, BatchTiming]:
-    """Return the timings of ``configs``: those on disk if they were measured together and long enough, or new ones.
+    """Return the timings of ``configs``, from disk or new.
 
+    Those on disk count if they were measured together, long enough, and on this hardware (or only records are shown).
     Each round takes one batch of every config, so that whatever else the machine does meets all of them; with
     ``visits`` a round is a visit.
 
@@ -87,7 +88,7 @@ def measure_in_turn(
         raise ConfigError(f"batches must be at least 1 and warmup at least 0, not {batches} and {warmup}")
     placed = tuple(str(pick_device(name)) for name in devices)
     kept = None if fresh else load_together(list(configs.values()), placed, link, batches)
-    if kept is None:
+    if kept is None or not counts_here(kept[0].environment, placed):
         check_may_measure(f"the time per batch of {', '.join(configs)}, taken in turn,")
         opened = opened or _in_process(hub, placed)
         take = _visit_in_turn if visits else _step_in_turn
@@ -236,8 +237,6 @@ class _Watch:
         middle = statistics.median(self.seconds)
         typical = min(range(len(spans)), key=lambda number: abs(self.seconds[number] - middle))
         payload, uncompressed = self.traffic[-1]
-        timed = {device: hardware(torch.device(device)) for device in devices}
-        found = environment(torch.device(devices[-1]))
         return BatchTiming(
             config=self.config,
             devices=devices,
@@ -253,7 +252,7 @@ class _Watch:
             peak_send=max((peak_send(each) for each in spans if each), default=float("nan")),
             peak_receive=max((peak_receive(each) for each in spans if each), default=float("nan")),
             spans=tuple(spans[typical]),
-            environment={**found, "hardware": " and ".join(dict.fromkeys(timed.values()))},
+            environment=environment(*map(torch.device, devices)),
             splitlib_version=__version__,
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )

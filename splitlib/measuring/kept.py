@@ -17,7 +17,7 @@ import torch
 
 from splitlib.config import RunConfig
 from splitlib.files import file_stem, write_text
-from splitlib.measuring.records import readable
+from splitlib.measuring.records import counts_here, readable
 from splitlib.results import TIMING_PREFIX
 from splitlib.runtime import environment, results_dir
 from splitlib.tally import check_may_measure
@@ -57,7 +57,7 @@ def kept_times(
 ) -> KeptTimes:
     """Return what ``measure`` found before, as its record has it; call it and keep the answer if there is none.
 
-    A record of fewer ``repeats`` does not count, nor any with ``fresh``.
+    A record of fewer ``repeats`` or of other hardware does not count, nor any with ``fresh``.
 
     Args:
         timed: in words what is timed, such as ``codecs``; part of the file's name.
@@ -72,8 +72,10 @@ def kept_times(
         RecordError: the record is damaged, or there is none and only records are shown.
     """
     path = kept_path(timed, of, config, device)
-    if not fresh and path.exists() and (found := read_kept(path)).repeats >= repeats:
-        return found
+    if not fresh and path.exists():
+        found = read_kept(path)
+        if found.repeats >= repeats and counts_here(found.environment, [device]):
+            return found
     check_may_measure(f"the time of {timed}")
     made = KeptTimes(
         timed=timed,

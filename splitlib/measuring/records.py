@@ -14,11 +14,14 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from splitlib.config import RunConfig
 from splitlib.errors import RecordError
 from splitlib.files import file_stem, write_text
 from splitlib.results import TIMING_PREFIX
-from splitlib.runtime import results_dir
+from splitlib.runtime import environment, results_dir
+from splitlib.tally import only_records
 from splitlib.timeline import Span
 
 MEBIBYTE = 2**20  # the documents' MB: 000 §2.2 gives 236.07 MB/s for 113.3 MiB in 0.48 s
@@ -162,6 +165,11 @@ def save_timing(timing: BatchTiming, folder: Path | None = None) -> Path:
     path = timing_path(timing.config, timing.devices, timing.link, folder)
     write_text(path, json.dumps(timing.to_dict(), indent=1, allow_nan=True) + "\n")
     return path
+
+
+def counts_here(made_on: Mapping[str, Any], devices: Sequence[str]) -> bool:
+    """Whether a kept time counts: it was ``made_on`` this hardware, or only records are shown."""
+    return only_records() or made_on["hardware"] == environment(*map(torch.device, devices))["hardware"]
 
 
 def load_recorded(configs: Mapping[str, RunConfig], devices: Sequence[str], link: str = "") -> dict[str, BatchTiming]:

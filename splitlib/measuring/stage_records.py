@@ -14,7 +14,7 @@ from typing import Any
 
 from splitlib.config import RunConfig, run_title
 from splitlib.files import write_text
-from splitlib.measuring.records import readable, timing_path
+from splitlib.measuring.records import counts_here, readable, timing_path
 from splitlib.measuring.stages import MESSAGES, stage_work
 from splitlib.pipeline.predict import Message, Work
 from splitlib.runtime import environment, pick_devices
@@ -56,19 +56,22 @@ def kept_stage_work(
 ) -> Work:
     """Return :func:`~splitlib.measuring.stages.stage_work` as its record has it; measure and keep it if there is none.
 
-    A record of fewer ``batches`` does not count, nor any with ``fresh``.
+    A record of fewer ``batches`` or of other hardware does not count, nor any with ``fresh``.
 
     Raises:
         SplitlibError: as ``stage_work``, or the record is damaged.
     """
     devices = pick_devices(device, config.cut_count + 1)
-    path = timing_path(config, list(map(str, devices)), kind="stages-")
-    if not fresh and path.exists() and (found := read_stage_timing(path)).batches >= batches:
-        return found.work
+    names = list(map(str, devices))
+    path = timing_path(config, names, kind="stages-")
+    if not fresh and path.exists():
+        found = read_stage_timing(path)
+        if found.batches >= batches and counts_here(found.environment, names):
+            return found.work
     check_may_measure(f"the stages' time of {run_title(config)}")
     made = StageTiming(
         config=config,
-        devices=tuple(map(str, devices)),
+        devices=tuple(names),
         batches=batches,
         work=stage_work(config, hub=hub, device=device, batches=batches),
         environment=environment(*devices),
