@@ -65,7 +65,7 @@ def test_where_only_records_are_shown_the_latest_of_any_machine_will_do(measured
     path.write_text(next(folder.iterdir()).read_text())
     older = json.loads(path.read_text()) | {"created": "2020-01-01T00:00:00+00:00", "threads": 99}
     path.with_stem("timing-breakdown-older").write_text(json.dumps(older))
-    monkeypatch.setattr(breakdown, "_path", lambda _: results_dir() / "timing-breakdown-here.json")
+    monkeypatch.setattr(breakdown, "_path", lambda *_: results_dir() / "timing-breakdown-here.json")
     monkeypatch.setenv(RECORDED, "1")
     assert measure(CASES, device="cpu", replicas=2, batches=3) == found
     for cases, batches in ((CASES[1:], 3), (CASES, 4)):

@@ -135,6 +135,7 @@ def measure(
     replicas: int = 2,
     batches: int = 8,
     warmup: int = 2,
+    beside: str = "any",
     fresh: bool = False,
 ) -> Measurement:
     """Time ``cases`` with ``replicas`` processes, or return what this machine took for them before.
@@ -148,6 +149,8 @@ def measure(
         replicas: processes, and devices of the pipelines.
         batches: how many count.
         warmup: batches of each case before them.
+        beside: ``embedded`` or ``real``, the data of the study that this belongs to, for the record's name: inputs are
+            random, but what stands beside embedded data has its small sizes, and is not committed.
         fresh: time again although the results are there.
 
     Raises:
@@ -160,7 +163,7 @@ def measure(
         "batches": batches, "warmup": warmup,
     }  # fmt: skip
     found = _environment(devices, threads)
-    path = _path(json.dumps([job, found["hardware"], found["versions"]["torch"]], sort_keys=True))
+    path = _path(beside, json.dumps([job, found["hardware"], found["versions"]["torch"]], sort_keys=True))
     if only_records():
         path = _latest(cases, batches) or path
     if fresh or not path.exists():
@@ -181,8 +184,8 @@ def _environment(devices: Sequence[str], threads: int) -> dict[str, Any]:
         torch.set_num_threads(own)
 
 
-def _path(identity: str) -> Path:
-    return results_dir() / f"{PREFIX}{hashlib.sha256(identity.encode()).hexdigest()[:12]}.json"
+def _path(beside: str, identity: str) -> Path:
+    return results_dir() / f"{PREFIX}{beside}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.json"
 
 
 def _latest(cases: Sequence[Case], batches: int) -> Path | None:
