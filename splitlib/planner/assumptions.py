@@ -34,7 +34,7 @@ def assumptions(
         measured: the file that was given instead of measuring.
     """
     repeats = min(client.costs.times(size).repeats for size in sizes.values())
-    source = f"taken from {measured}" if measured else "measured on this machine"
+    source = f"taken from {measured.name}" if measured else "measured on this machine"
     yield f"Data: {client.costs.data_label}; the first training batch, of {config.batch_size} samples."
     for name, side in (("client", client), ("server", server)):
         speed = "" if side.speed == 1 else f", taken {side.speed:g} times as fast"
