@@ -25,8 +25,9 @@ _LOOKS: Mapping[str, Mapping[str, object]] = {
 _LANES = (COMPUTE, ENCODE, SEND, DECODE)
 _NUMBERED = 0.012  # share of the axis a bar must have to show its micro-batch's number
 _OUTLINED = 0.008  # and to have an outline: a narrower one would be nothing but that
-# Where a point's text stands, by method: so that neighbours of different methods do not cover each other's.
-_CORNERS = ((1, 1), (1, 1), (1, -1), (-1, 1))
+# Where a point's text may stand, from the point to its middle, in points (1/72 inch); the first that is free is taken.
+_AROUND = ((17, 6), (17, -6), (-17, 6), (-17, -6), (0, 10), (0, -10), (19, 0), (-19, 0), (24, 12), (24, -12), (-24, 12))
+_ROOM = (14, 8)  # two middles, of texts or points, at least this far apart in one direction do not cover each other
 
 
 def gantt(ax: Axes, spans: Sequence[Span], *, kind: str) -> None:
@@ -128,32 +129,49 @@ def ratio_and_time(ax: Axes, points: pd.DataFrame, *, kind: str, methods: Sequen
     """Draw time against compression ratio, both on logarithmic axes, with a colour and marker for each method.
 
     Args:
-        ax: where to draw; the caller names the y axis and its unit.
-        points: columns ``method``, ``compression_ratio``, ``time`` and ``text``, which stands beside the point.
+        ax: where to draw; the caller names the y axis and its unit, and sets any limits before.
+        points: columns ``method``, ``compression_ratio``, ``time`` and ``text``, which stands beside the point, in its
+            colour; an empty one leaves the point without.
         kind: ``reported`` (drawn hollow), ``measured``, ``simulated`` or ``predicted``.
         methods: all methods of all panels, so that a method looks the same in each.
     """
-    for method, group in points.dropna(subset=["time"]).groupby("method", sort=False):
+    drawn = points.dropna(subset=["time"])
+    colours: dict[str, str] = {}
+    ax.set(xscale="log", yscale="log", xlabel="compression ratio (bytes sent / uncompressed)")
+    ax.margins(0.15)
+    for method, group in drawn.groupby("method", sort=False):
         position = list(methods).index(str(method))
         colour, marker = COLOURS[position % len(COLOURS)], MARKERS[position % len(MARKERS)]
+        colours[str(method)] = colour
         ax.plot(
             group["compression_ratio"], group["time"], linestyle="none", marker=marker, markersize=8, label=method,
             markeredgewidth=1.5, markeredgecolor=colour, markerfacecolor="white" if kind == "reported" else colour,
         )  # fmt: skip
-        right, above = _CORNERS[position % len(_CORNERS)]
-        told = group.sort_values("compression_ratio")[["compression_ratio", "time", "text"]]
-        for place, (ratio, time, text) in enumerate(told.itertuples(index=False)):
-            side = above * (-1) ** place  # neighbours of one method take turns above and below
-            ax.annotate(str(text), (ratio, time), xytext=(7 * right, 7 * side), textcoords="offset points",
-                        ha="left" if right > 0 else "right", va="center", fontsize=7)  # fmt: skip
-    ax.set(xscale="log", yscale="log", xlabel="compression ratio (bytes sent / uncompressed)")
+    _write_beside(ax, drawn, colours)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_locator(NullLocator())
-    ax.margins(0.15)
     ax.set_title(kind, loc="left", fontsize=10)
     ax.legend(fontsize=8)
+
+
+def _write_beside(ax: Axes, points: pd.DataFrame, colours: Mapping[str, str]) -> None:
+    """Write each point's text where it covers neither a point nor another text, if there is such a place."""
+    ax.get_figure().draw_without_rendering()  # type: ignore[union-attr]  # the layout decides how far apart points are
+    middles = ax.transData.transform(points[["compression_ratio", "time"]]) * 72 / ax.figure.dpi
+    taken = list(middles)
+    for middle, point in zip(middles, points.itertuples(), strict=True):
+        if not point.text:
+            continue
+        room = [np.abs((np.array(taken) - middle - offset) / _ROOM).max(axis=1).min() for offset in _AROUND]
+        best = next((place for place, free in enumerate(room) if free >= 1), int(np.argmax(room)))
+        taken.append(middle + _AROUND[best])
+        ax.annotate(
+            str(point.text), (point.compression_ratio, point.time), xytext=_AROUND[best], textcoords="offset points",
+            ha="center", va="center", fontsize=7, color=colours[str(point.method)],
+            arrowprops={"arrowstyle": "-", "linewidth": 0.6, "color": colours[str(point.method)], "shrinkA": 0},
+        )  # fmt: skip
 
 
 def predicted_and_measured(ax: Axes, points: pd.DataFrame) -> None:
