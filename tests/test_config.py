@@ -104,6 +104,7 @@ def test_settings_of_the_engines_and_of_free_partitions_change_the_key():
         vision.replace(engine="data_parallel"),
         vision.replace(engine="data_parallel", replicas=2),
         vision.replace(batch_norm="deferred"),
+        vision.replace(batch_norm="frozen"),
         vision.replace(images="resident"),
         vision.replace(partition="balanced"),
         vision.replace(partition="balanced", stages=4),
@@ -180,6 +181,8 @@ def test_json_round_trip():
         ({"partition": "custom", "cuts": "0,4"}, ["cuts must rise from at least 1"]),
         ({"recompute": "sometimes"}, ["unknown recompute 'sometimes'", "except_last"]),
         ({"batch_norm": "deferred"}, ["for vision models", "roberta-base has no batch norm"]),
+        ({"batch_norm": "frozen"}, ["batch_norm 'frozen' is for vision models", "roberta-base has no batch norm"]),
+        ({"task": "cifar10", "batch_norm": "frozen", "weights": "random"}, ["'frozen' needs weights 'pretrained'"]),
         (
             {"task": "cifar10", "batch_norm": "deferred", "batch_size": 5, "chunks": 4},
             ["waits for all of 4 chunks", "5 samples make only 3 micro-batches of 2"],

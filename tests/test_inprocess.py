@@ -9,7 +9,7 @@ from torch import nn
 
 from splitlib.compressors import make_compressor
 from splitlib.errors import ConfigError
-from splitlib.models.mobilenet import mobilenet_v2, mobilenet_v2_tiny
+from splitlib.models.mobilenet import FrozenStatistics, mobilenet_v2, mobilenet_v2_tiny
 from splitlib.models.roberta import add_lora, roberta_tiny
 from splitlib.partition import balanced_cuts, split, unit_macs, units
 from splitlib.pipeline import build_pipeline
@@ -161,6 +161,29 @@ def test_deferred_batch_norm_moves_once_a_batch_towards_the_biased_variance():
     wanted = before.running_var * 0.9 + 0.1 * stem.var((0, 2, 3), correction=0)
     torch.testing.assert_close(mean, 0.1 * stem.mean((0, 2, 3)), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(variance, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_frozen_batch_norm_makes_no_difference_between_one_micro_batch_and_four():
+    torch.manual_seed(0)
+    images, labels = torch.randn(8, 3, 32, 32), torch.randint(0, 10, (8,))
+    losses, grads, norms = {}, {}, {}
+    for kind in (nn.BatchNorm2d, FrozenStatistics):
+        torch.manual_seed(0)
+        model = mobilenet_v2(10, weights="random", batch_norm=kind)
+        model.classifier[0].p = 0.0  # each micro-batch draws another dropout
+        for chunks in (1, 4):
+            pipeline = pipeline_of(copy.deepcopy(model), "first_last", chunks=chunks).train()
+            losses[kind, chunks] = pipeline.train_batch((images,), labels, step=0, scale=lambda loss: loss)
+            grads[kind, chunks] = [p.grad for p in pipeline.parameters()]
+            norms[kind, chunks] = running(pipeline)
+    own, frozen = (abs(losses[kind, 1] - losses[kind, 4]) for kind in (nn.BatchNorm2d, FrozenStatistics))
+    assert frozen < 1e-5 < 1e-3 < own
+    for one, other in zip(grads[FrozenStatistics, 1], grads[FrozenStatistics, 4], strict=True):
+        assert one is not None and one.abs().sum() > 0, "scale and shift train"
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
+    mean, variance, batches = norms[FrozenStatistics, 4]
+    assert mean.eq(0).all() and variance.eq(1).all() and batches == 0
+    assert norms[nn.BatchNorm2d, 4][2] == 4
 
 
 # --- Stages -----------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from itertools import pairwise
 from splitlib.config.choices import (
     DEFAULT_ADAM_BETA2,
     DEFAULT_ADAM_EPS,
+    DEFAULT_BATCH_NORM,
     DEFAULT_MOMENTUM,
     DEFAULT_STAGES,
     FREE_PARTITIONS,
@@ -169,10 +170,14 @@ def _check_engine(config: RunConfig) -> None:
 
 
 def _check_batch_norm(config: RunConfig) -> None:
-    if config.batch_norm != "deferred":
+    if config.batch_norm == DEFAULT_BATCH_NORM:
         return
     if config.kind == "text":
-        raise ConfigError(f"batch_norm 'deferred' is for vision models; {config.model} has no batch norm")
+        raise ConfigError(f"batch_norm {config.batch_norm!r} is for vision models; {config.model} has no batch norm")
+    if config.batch_norm == "frozen":
+        if config.weights == "random":
+            raise ConfigError("batch_norm 'frozen' needs weights 'pretrained': random ones have no statistics to keep")
+        return
     size = math.ceil(config.batch_size / config.chunks)
     made = math.ceil(config.batch_size / size)
     if made != config.chunks:
@@ -193,9 +198,10 @@ def _check_data_parallel(config: RunConfig) -> None:
 
 
 def _check_in_process_only(config: RunConfig) -> None:
-    for name, default in {"recompute": "never", "batch_norm": "micro_batch", "micro_batch_loss": "mean"}.items():
+    refused = {"recompute": ("except_last", "always"), "batch_norm": ("deferred",), "micro_batch_loss": ("sum",)}
+    for name, values in refused.items():
         value = getattr(config, name)
-        if value != default:
+        if value in values:
             raise ConfigError(f"{name} {value!r} is for the engine 'in_process', not for {config.engine!r}")
 
 

@@ -18,6 +18,7 @@ from splitlib.config.checks import check_choices, check_combinations, check_rang
 from splitlib.config.choices import (
     DEFAULT_ADAM_BETA2,
     DEFAULT_ADAM_EPS,
+    DEFAULT_BATCH_NORM,
     DEFAULT_IMAGE_SIZE,
     DEFAULT_MAX_LENGTH,
     DEFAULT_MODEL,
@@ -153,9 +154,10 @@ class RunConfig:
         ("never", "except_last", "always"),
     )
     batch_norm: str = _setting(
-        "micro_batch",
-        "what running statistics follow: each micro-batch, or the whole batch (deferred, as torchgpipe does it)",
-        ("micro_batch", "deferred"),
+        DEFAULT_BATCH_NORM,
+        "what normalises a micro-batch: its own statistics, which move the running ones at once or after the whole "
+        "batch (deferred, as torchgpipe does it), or the pretrained ones, which stay as they are (frozen)",
+        ("micro_batch", "deferred", "frozen"),
     )
     micro_batch_loss: str = _setting(
         "mean", "what is back-propagated: the batch's mean, or the sum of its micro-batches' means", ("mean", "sum")

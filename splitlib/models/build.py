@@ -49,7 +49,8 @@ def _vision(config: RunConfig, num_labels: int, hub: Path | None) -> nn.Module:
 
     if config.model == "mobilenet_v2_tiny":
         return mobilenet.mobilenet_v2_tiny(num_labels)
-    return mobilenet.mobilenet_v2(num_labels, weights=config.weights, hub=hub)
+    norm = mobilenet.FrozenStatistics if config.batch_norm == "frozen" else nn.BatchNorm2d
+    return mobilenet.mobilenet_v2(num_labels, weights=config.weights, hub=hub, batch_norm=norm)
 
 
 def _text(config: RunConfig, num_labels: int, hub: Path | None) -> PreTrainedModel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import nn
@@ -16,18 +17,34 @@ TINY_BLOCKS = [[1, 8, 1, 1], [6, 12, 1, 2], [6, 16, 1, 2], [6, 32, 1, 2], [6, 48
 IMAGENET_CLASSES = 1000
 
 
-def mobilenet_v2(num_labels: int, *, weights: str, hub: Path | None = None) -> MobileNetV2:
+class FrozenStatistics(nn.BatchNorm2d):
+    """Batch norm that normalises by its running statistics in training too, and leaves them as they are.
+
+    Samples do not meet in it, so it makes no difference how a batch is divided. Scale and shift train, where
+    torchvision's ``FrozenBatchNorm2d`` holds them too.
+    """
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay as in evaluation, whatever ``mode`` says."""
+        return super().train(False)
+
+
+def mobilenet_v2(
+    num_labels: int, *, weights: str, hub: Path | None = None, batch_norm: type[nn.BatchNorm2d] = nn.BatchNorm2d
+) -> MobileNetV2:
     """Return torchvision's MobileNetV2 with a classifier for ``num_labels`` classes.
 
     Args:
         num_labels: classes of the task; the last linear layer always starts at random.
         weights: ``"pretrained"`` (ImageNet) or ``"random"``.
         hub: a local mirror; its ``models/mobilenet_v2/*.pth`` is used instead of torchvision's download.
+        batch_norm: the class of its normalising layers.
 
     Raises:
         DataError: the weights are missing, unreadable or of another model.
     """
-    model = MobileNetV2(num_classes=IMAGENET_CLASSES if weights == "pretrained" else num_labels)
+    classes = IMAGENET_CLASSES if weights == "pretrained" else num_labels
+    model = MobileNetV2(num_classes=classes, norm_layer=batch_norm)
     if weights == "pretrained":
         _load(model, _imagenet_weights(hub))
         model.classifier[1] = nn.Linear(model.last_channel, num_labels)

@@ -115,9 +115,10 @@ def build_pipeline(
         seed: what dropout depends on, beside the step.
         recompute: which micro-batches a stage runs again in the backward pass instead of keeping their activations:
             ``never``, ``except_last`` or ``always``. Losses and weights are the same bit for bit.
-        batch_norm: either way, each micro-batch is normalised by its own statistics. ``micro_batch`` moves the running
-            ones with each of them, so they forget faster the more there are. ``deferred``, torchgpipe's, moves them
-            once a batch, but towards the biased variance, and only after ``chunks`` micro-batches.
+        batch_norm: each micro-batch is normalised by its own statistics. ``micro_batch`` moves the running ones with
+            each of them, so they forget faster the more there are. ``deferred``, torchgpipe's, moves them once a
+            batch, but towards the biased variance, and only after ``chunks`` micro-batches. ``frozen`` is a matter of
+            the parts: they hold :class:`~splitlib.models.mobilenet.FrozenStatistics`, and nothing moves.
         micro_batch_loss: ``mean`` or ``sum``, see :class:`Pipeline`.
         coding: what the channels at the cuts make of padding and of tensors that they saw before.
 
