@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from splitlib import reported
-from splitlib.config import RunConfig
+from splitlib.config import RunConfig, size_text
 from splitlib.experiment import sweep
 from splitlib.profiles import DOCUMENT_SETTINGS, Profile
 from splitlib.results import RunRecord, to_frame
@@ -167,9 +167,9 @@ _NEARLY_WHOLE = 0.5  # codes of 16 bits, which the documents themselves compare 
 def published(task: str) -> pd.DataFrame:
     """Return every row of the documents that gives a ratio and an accuracy for the task.
 
-    Columns: ``method``, ``ratio``, ``percent``, ``change`` and ``source`` (document and section). The change is against
-    what its section compresses least; one that has nothing of half the bytes or more is compared with the rows of all
-    sections that send everything.
+    Columns: ``method``, ``ratio``, ``percent``, ``metric``, ``change`` and ``source`` (document and section). The
+    change is against what its section compresses least; one that has nothing of half the bytes or more is compared
+    with the rows of all sections that send everything.
 
     >>> published("cola").query("method == 'sort'")["change"].round(2).tolist()
     [0.0, -0.57, -1.3, -64.5]
@@ -183,7 +183,7 @@ def published(task: str) -> pd.DataFrame:
         least = section[section["ratio"] == widest]
         bases[source] = least["percent"].mean() if widest >= _NEARLY_WHOLE else whole[section["metric"].iloc[0]]
     points["change"] = points["percent"] - points["source"].map(bases)
-    return points.drop(columns="metric")
+    return points.assign(metric=points["metric"].str.removesuffix("_percent"))
 
 
 def _points(table: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -247,9 +247,8 @@ def markdown(task: str, runs: Mapping[str, Sequence[RunRecord]]) -> str:
     metric = f"{'Matthews correlation' if first.metric == 'matthews' else first.metric} [%]"
     config = first.config
     model = str(config.model).rsplit("/", 1)[-1]
-    size = f"{config.image_size} px" if config.kind == "vision" else f"{config.max_length} tokens"
     lines = [
-        f"**{first.data_label}**, {model}, {size}, {config.epochs} epochs, partition {config.partition}; "
+        f"**{first.data_label}**, {model}, {size_text(config)}, partition {config.partition}; "
         f"on {first.environment['hardware']}. Measured after the last epoch. {answer(table)}",
         "",
         f"| row | bytes sent / uncompressed | {metric}, mean ± sd (n) | change | reported change | |",
@@ -284,5 +283,5 @@ def _verdict(row: Any) -> str:
         return "what the others are compared with"
     words = ["predicts one class" if row.collapsed == row.n else ""]
     if row.no_loss is not None and not row.collapsed:
-        words.append("within one sd of none" if row.no_loss else "loses more than one sd")
+        words.append("within one sd of none" if row.no_loss else "more than one sd below none")
     return ", ".join(filter(None, [*words, f"1/{1 / GOAL:.0f} of the bytes or fewer" if row.ratio <= GOAL else ""]))

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from splitlib.config import RunConfig
+from splitlib.config import RunConfig, size_text
 from splitlib.errors import RecordError
 from splitlib.files import file_stem, write_text
 from splitlib.runtime import results_dir
@@ -94,6 +94,7 @@ class RunRecord:
             "key": self.config.key,
             "data_label": self.data_label,
             "hardware": self.environment["hardware"],
+            "size_text": size_text(self.config),
             "metric": self.metric,
             "best_percent": 100 * getattr(best, self.metric),
             "last_percent": 100 * getattr(last, self.metric),

@@ -125,11 +125,13 @@ def hardware(device: torch.device) -> str:
 def environment(*devices: torch.device) -> dict[str, Any]:
     """Return the fingerprint that goes into a record: hardware, operating system, Python and package versions.
 
-    Several devices are named in the order of their stages, each kind of hardware once.
+    Several devices are named in the order of their stages, each kind of hardware once. ``instructions`` are the vector
+    instructions torch uses on the processor: with others, sums round differently, and the same run gives other digits.
     """
     return {
         "hardware": " and ".join(dict.fromkeys(map(hardware, devices))),
         "device": ",".join(dict.fromkeys(device.type for device in devices)),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in FINGERPRINT_PACKAGES},

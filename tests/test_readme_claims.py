@@ -76,6 +76,12 @@ def test_bins_by_the_cube_root_survive_four_bits_in_each_of_three_runs():
     assert all(record.best.matthews > lowest for record in found)
 
 
+def test_each_cola_curve_is_best_in_its_last_epoch():
+    """The five rows of notebook 01 are the only ones whose optimizer decays weights."""
+    curves = [r for r in map(read_record, RECORDS) if r.config.task == "cola" and r.config.weight_decay]
+    assert len(curves) == 5 and all(record.best.epoch == record.config.epochs for record in curves)
+
+
 def test_images_bear_equal_counts_better_than_one_range_below_six_bits():
     def accuracy(compressor: str, options: dict) -> float:
         return statistics.mean(r.best.accuracy for r in recorded("cifar10", compressor=compressor, options=options))

@@ -61,6 +61,7 @@ def test_environment_names_hardware_and_versions():
     found = runtime.environment(torch.device("cpu"))
     assert found["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert re.search(r"\d+ threads?$", found["hardware"])
+    assert f"CPU capability usage: {found['instructions']}" in torch.__config__.show()
 
 
 def test_a_log_gets_few_whole_lines(monkeypatch, capsys):

@@ -10,7 +10,7 @@ from splitlib.config.choices import (
     VISION_TASKS,
     task_kind,
 )
-from splitlib.config.run import SCHEMA, RunConfig, run_title, setting_fields
+from splitlib.config.run import SCHEMA, RunConfig, run_title, setting_fields, size_text
 
 __all__ = [
     "DEFAULT_MAX_LENGTH",
@@ -24,5 +24,6 @@ __all__ = [
     "RunConfig",
     "run_title",
     "setting_fields",
+    "size_text",
     "task_kind",
 ]

@@ -268,6 +268,17 @@ class RunConfig:
         return self.gradient_compressor, self.gradient_options
 
 
+def size_text(config: RunConfig) -> str:
+    """Return how large the inputs, the batches and the training are, for titles.
+
+    >>> size_text(RunConfig(task="cifar10", image_size=64, batch_size=256, chunks=8, epochs=6))
+    '64 px, 6 epochs, batch 256 in 8'
+    """
+    inputs = f"{config.image_size} px" if config.kind == "vision" else f"{config.max_length} tokens"
+    batch = f"batch {config.batch_size}" + (f" in {config.chunks}" if config.chunks > 1 else "")
+    return f"{inputs}, {config.epochs} epochs, {batch}"
+
+
 def run_title(config: RunConfig) -> str:
     """Return a short name for progress lines: task, data, model, partition, what is at the cuts, seed."""
     at_cut = [_with_options(config.compressor, config.compressor_options)]

@@ -18,15 +18,17 @@ def frontier(ax: Axes, told: pd.DataFrame, ours: pd.DataFrame, *, goal: float) -
 
     Args:
         ax: where to draw.
-        told: columns ``method``, ``ratio``, ``change``; see :func:`splitlib.frontier.published`.
+        told: columns ``method``, ``metric``, ``ratio``, ``change``; see :func:`splitlib.frontier.published`.
         ours: columns ``label``, ``ratio``, ``change``, ``sd``, ``n``, ``collapsed``; see
             :func:`splitlib.frontier.summary`.
         goal: the ratio to reach without loss, marked by a line.
     """
-    for position, (method, points) in enumerate(told.groupby("method", sort=False)):
+    several = told["metric"].nunique() > 1  # whose changes do not compare
+    for position, ((method, metric), points) in enumerate(told.groupby(["method", "metric"], sort=False)):
         ax.plot(
             points["ratio"], points["change"], linestyle="none", marker=MARKERS[position % len(MARKERS)], color="0.45",
-            markerfacecolor="white", markersize=5, label=f"reported: {method}",
+            markerfacecolor="white", markersize=5, 
+            label=f"reported: {method}" + (f" ({metric})" if several else ""),
         )  # fmt: skip
     rows: Any = ours.itertuples()  # whose columns no type knows
     for position, row in enumerate(rows):
@@ -43,7 +45,9 @@ def frontier(ax: Axes, told: pd.DataFrame, ours: pd.DataFrame, *, goal: float) -
     ax.set_yscale("symlog", linthresh=_LINEAR)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+g}" if value else "0"))
+    ax.margins(y=0.08)
     ax.set_xlabel("bytes sent / bytes uncompressed")
+    ax.set_ylabel(f"change against no compression [points; beyond ±{_LINEAR:g} logarithmic]")
     drawing: Any = ax.get_figure(root=True)
     drawing.legend(fontsize=7, loc="outside lower center", ncols=2)
 
