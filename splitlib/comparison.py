@@ -55,7 +55,8 @@ def status(
         tolerance: the largest difference that counts as none, above 0.
         data: ``"real"``, ``"embedded"``, or ``"none"`` for what depends on no data, such as MACs.
         document_settings: whether the runs have the document's own settings.
-        noise: standard deviation of the difference.
+        noise: standard deviation of the difference: :func:`compare` takes the standard error of the measured mean and
+            the spread that the document reports, which seldom says of how many runs.
         reported_change: the document's value less its baseline's.
         measured_change: the same of the measured values.
 
@@ -115,8 +116,8 @@ def compare(
         reported: a table of :func:`splitlib.reported.load`, or some of its rows.
         measured: one row a run. Must say ``data`` ("real", "embedded", or "none" for what depends on no data) and
             ``document_settings`` (whether task, model, weights, data size and epochs are the document's); may say
-            ``data_label``, ``model``, ``hardware`` and ``collapsed``. Rows without the metric do not count. An empty
-            frame means that nothing was run.
+            ``data_label``, ``data_fingerprint``, ``model``, ``hardware`` and ``collapsed``. Rows without the metric do
+            not count. An empty frame means that nothing was run.
         on: columns that identify a row; a mapping gives the measured column's name for each reported one. A blank
             matches a blank.
         metric: the reported column to compare.
@@ -177,7 +178,8 @@ def _add_judgement(table: pd.DataFrame, tolerance: float, relative: bool) -> Non
         base = table[f"base_{side}"]
         table[f"{side}_change"] = (table[side] - base) / (base.abs() if relative else 1.0)
     unit = table["reported"].abs() if relative else pd.Series(1.0, index=table.index)
-    noise = (table["reported_sd"].fillna(0) ** 2 + table["measured_sd"].fillna(0) ** 2) ** 0.5
+    measured_error = table["measured_sd"].fillna(0) / table["n"].clip(lower=1) ** 0.5  # of the mean of n runs
+    noise = (table["reported_sd"].fillna(0) ** 2 + measured_error**2) ** 0.5
     table["status"] = [
         status(
             row["reported"] / scale,
@@ -203,7 +205,9 @@ def _group(measured: pd.DataFrame, columns: Sequence[str], metric: str) -> dict[
     groups: dict[Key, dict[Key, list[Row]]] = {}
     for run in measured.to_dict("records"):
         if not math.isnan(_number(run[metric])):
-            groups.setdefault(_key(run, columns), {}).setdefault(_key(run, _ORIGIN), []).append(run)
+            # The same samples are the same data, whether they came from the hub or from a mirror.
+            origin = {**run, "data_label": run.get("data_fingerprint", run.get("data_label"))}
+            groups.setdefault(_key(run, columns), {}).setdefault(_key(origin, _ORIGIN), []).append(run)
     return {
         key: {origin: _summary(runs, metric) for origin, runs in by_origin.items()} for key, by_origin in groups.items()
     }

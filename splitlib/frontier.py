@@ -110,10 +110,11 @@ def summary(runs: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
     """Return one table row for each label that has records.
 
     Columns: ``label``, ``ratio`` (bytes sent over bytes uncompressed), ``percent`` and ``sd`` (of the task's metric at
-    the last epoch), ``n``, ``change`` (points against no compression), ``collapsed`` (runs that predict one class) and
-    ``no_loss``: whether the change is above minus one standard deviation of the runs without compression, and None
-    where those are no measure: a single run, or one that predicts one class. The last epoch, not the best, because the
-    best of several noisy ones flatters.
+    the last epoch), ``n``, ``change`` (points against no compression), ``collapsed`` (runs that predict one class),
+    ``diverged`` (runs whose loss stopped being a number) and ``no_loss``: whether no run failed in one of these ways
+    and the change is above minus one standard deviation of the runs without compression, and None where those are no
+    measure: a single run, or one that predicts one class. The last epoch, not the best, because the best of several
+    noisy ones flatters.
     """
     rows = []
     bases = to_frame(runs[NONE])
@@ -123,7 +124,7 @@ def summary(runs: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
             continue
         frame = to_frame(records)
         percent = frame["last_percent"]
-        change = percent.mean() - base.mean()
+        change, failed = percent.mean() - base.mean(), frame["collapsed"] | frame["diverged"]
         rows.append(
             {
                 "label": label,
@@ -133,7 +134,8 @@ def summary(runs: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
                 "n": len(frame),
                 "change": change,
                 "collapsed": int(frame["collapsed"].sum()),
-                "no_loss": bool(change >= -base.std()) if measures else None,
+                "diverged": int(frame["diverged"].sum()),
+                "no_loss": bool(change >= -base.std() and not failed.any()) if measures else None,
             }
         )
     return pd.DataFrame(rows)
@@ -281,7 +283,8 @@ def answer(table: pd.DataFrame) -> str:
 def _verdict(row: Any) -> str:
     if row.label == NONE:
         return "what the others are compared with"
-    words = ["predicts one class" if row.collapsed == row.n else ""]
-    if row.no_loss is not None and not row.collapsed:
+    counts = {"predicts one class": row.collapsed, "diverged": row.diverged}
+    words = [word if count == row.n else f"{count} of {row.n} {word}" for word, count in counts.items() if count]
+    if row.no_loss is not None and not words:
         words.append("within one sd of none" if row.no_loss else "more than one sd below none")
-    return ", ".join(filter(None, [*words, f"1/{1 / GOAL:.0f} of the bytes or fewer" if row.ratio <= GOAL else ""]))
+    return ", ".join([*words, *([f"1/{1 / GOAL:.0f} of the bytes or fewer"] if row.ratio <= GOAL else [])])

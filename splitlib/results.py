@@ -62,8 +62,8 @@ class RunRecord:
 
     @property
     def collapsed(self) -> bool:
-        """True when the trained model predicts one class whatever it sees."""
-        return self.last.predicted_classes == 1
+        """True when the trained model predicts one class whatever it sees; one that diverged predicts nothing."""
+        return self.last.predicted_classes == 1 and not self.diverged
 
     @property
     def compression_ratio(self) -> float:
@@ -93,6 +93,7 @@ class RunRecord:
             **self.config.to_dict(),
             "key": self.config.key,
             "data_label": self.data_label,
+            "data_fingerprint": self.data_fingerprint,
             "hardware": self.environment["hardware"],
             "size_text": size_text(self.config),
             "metric": self.metric,

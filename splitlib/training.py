@@ -121,7 +121,7 @@ class Trainer:
                         saved = time.monotonic()
                     if stop:
                         raise KeyboardInterrupt
-                self._end_epoch(progress)
+                self._end_epoch(progress, workers)
                 self.save(checkpoint)
         return self.state
 
@@ -154,9 +154,9 @@ class Trainer:
         self.updater.step()
         return loss
 
-    def _end_epoch(self, progress: Progress) -> None:
-        state = self.state
-        result = evaluate(self.engine, self.data, epoch=state.epoch + 1, train_loss=state.loss_sum / max(state.step, 1))
+    def _end_epoch(self, progress: Progress, workers: int = 0) -> None:
+        state, loss = self.state, self.state.loss_sum / max(self.state.step, 1)
+        result = evaluate(self.engine, self.data, epoch=state.epoch + 1, train_loss=loss, workers=workers)
         progress.advance(0, **{self.data.metric: getattr(result, self.data.metric)})
         state.history.append(result)
         state.epoch, state.step, state.loss_sum = state.epoch + 1, 0, 0.0
@@ -208,13 +208,13 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def evaluate(engine: Engine, data: TaskData, *, epoch: int, train_loss: float) -> EpochResult:
+def evaluate(engine: Engine, data: TaskData, *, epoch: int, train_loss: float, workers: int = 0) -> EpochResult:
     """Return the metrics of ``engine``'s model on the whole evaluation split; compression at the cuts stays on."""
     from sklearn.metrics import accuracy_score, matthews_corrcoef
 
     engine.eval()
     logits, labels = [], []
-    for inputs, batch_labels in eval_batches(data, batch_size=EVAL_BATCH):
+    for inputs, batch_labels in eval_batches(data, batch_size=EVAL_BATCH, workers=workers):
         logits.append(engine(*inputs).float().cpu())
         labels.append(batch_labels.cpu())
     all_logits, all_labels = torch.cat(logits), torch.cat(labels)

@@ -136,11 +136,24 @@ def test_the_tolerance_is_in_the_metrics_unit() -> None:
     assert table.loc[[16, 12], "status"].tolist() == ["reproduced", "differs"], "0.4 and 0.7 away"
 
 
-def test_the_spread_of_both_sides_is_the_noise() -> None:
-    rows = [run(16, value, seed=seed) for seed, value in enumerate((65.2, 65.7, 66.2))]
-    # 1.2 apart; 2 * hypot(0.48, 0.5) is 1.39, while 2 * 0.5 alone is not enough
+def test_the_noise_is_the_reported_spread_and_the_error_of_the_measured_mean() -> None:
+    rows = [run(16, value, seed=seed) for seed, value in enumerate((65.1, 65.6, 66.1))]
+    # 1.1 apart; 2 * hypot(0.48, 0.5 / sqrt(3)) is 1.12, and neither alone is enough
     assert compared(*rows).loc[16, "status"] == "reproduced"
     assert compared(*rows, spread=None).loc[16, "status"] == "differs"
+    assert compared(run(16, 65.6)).loc[16, "status"] == "differs"
+    further = [run(16, value, seed=seed) for seed, value in enumerate((65.2, 65.7, 66.2))]
+    assert compared(*further).loc[16, "status"] == "differs", "1.2 is within twice hypot(0.48, 0.5)"
+
+
+def test_the_same_samples_are_one_kind_of_data_wherever_they_came_from() -> None:
+    rows = [run(16, 65.0), run(8, 64.0), run(8, 63.0, seed=1)]
+    for row, label in zip(rows, ("from a mirror", "from the hub", "from a mirror"), strict=True):
+        row |= {"data_label": label, "data_fingerprint": "same"}
+    table = compared(*rows, baseline=BASELINE)
+    assert table.loc[8, "n"] == 2 and table.loc[8, "measured_change"] == -1.5
+    rows[1]["data_fingerprint"] = "other"
+    assert compared(*rows, baseline=BASELINE).loc[8, "n"].tolist() == [1, 1]
 
 
 def test_trends_are_against_the_measured_baseline() -> None:

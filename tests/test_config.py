@@ -165,6 +165,13 @@ def test_json_round_trip():
         ({"model": "mobilenet_v2"}, ["for vision tasks"]),
         ({"model": "roberta_tiny"}, ["no pretrained weights for roberta_tiny", "random"]),
         ({"lora_alpha": 16}, ["needs a lora_rank"]),
+        ({"lora_rank": 8, "lora_alpha": 0}, ["lora_alpha must be at least 1, not 0"]),
+        (
+            {"compressor": "uniform", "compressor_options": "bits"},
+            ["compressor_options must be a mapping", "not 'bits'"],
+        ),
+        ({"task": "cifar10", "image_size": 32, "batch_size": 10, "chunks": 4}, ["10 in 4 parts", "more than 32 px"]),
+        ({"task": "cifar10", "image_size": 32, "batch_size": 8, "chunks": 8}, ["8 in 8 parts", "batch norm needs two"]),
         ({"momentum": 0.9}, ["momentum is for sgd"]),
         ({"optimizer": "sgd", "adam_eps": 1e-6}, ["sgd does not use them"]),
         ({"gradient_options": {"bits": 8}}, ["need a gradient_compressor"]),
@@ -214,6 +221,21 @@ def test_unknown_setting_lists_the_known_ones():
 def test_replacing_the_task_by_another_kind_resets_what_belongs_to_the_first():
     config = RunConfig(task="cola", max_length=64).replace(task="cifar10")
     assert (config.model, config.image_size, config.max_length) == ("mobilenet_v2", 224, None)
+
+
+def test_replacing_the_task_by_another_kind_keeps_what_both_have():
+    text = RunConfig(task="cola", lora_rank=8, partition="even", padding="skipped", compressor="uniform", seed=3)
+    assert text.replace(task="cifar10") == RunConfig(task="cifar10", partition="even", compressor="uniform", seed=3)
+    vision = RunConfig(task="cifar10", images="resident", batch_norm="frozen", partition="balanced", stages=4)
+    assert vision.replace(task="rte") == RunConfig(task="rte", partition="balanced", stages=4)
+    assert vision.replace(task="rte", max_length=32).max_length == 32
+
+
+def test_loras_scale_goes_with_the_rank_unless_it_was_set():
+    assert RunConfig(lora_rank=8).replace(lora_rank=16) == RunConfig(lora_rank=16)
+    assert RunConfig(lora_rank=8).replace(lora_rank=0) == RunConfig()
+    assert RunConfig(lora_rank=8, lora_alpha=16).replace(lora_rank=4).lora_alpha == 16
+    assert RunConfig(lora_rank=8).replace(lora_rank=4, lora_alpha=8).lora_alpha == 8
 
 
 def test_gradients_take_the_activations_compressor_unless_told():

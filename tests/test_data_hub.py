@@ -276,6 +276,11 @@ def test_no_network_is_noticed_at_once(no_network):
     assert "name another --model" in one_line(text.tokenizer_for, "roberta-base", "pretrained", "embedded")
 
 
+def test_a_mistyped_folder_is_not_a_matter_of_the_network(no_network):
+    message = one_line(text.tokenizer_for, "./my/modell", "pretrained", "embedded")
+    assert message == "'./my/modell' is no folder, and no model of the hub has such a name"
+
+
 def test_offline_mode_reads_the_cache_only(monkeypatch):
     monkeypatch.delenv("SPLITLIB_HUB", raising=False)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)

@@ -75,7 +75,7 @@ def test_random_weights_cannot_read_real_text():
 @pytest.mark.parametrize(("max_length", "task", "least"), [(2, "cola", 3), (5, "rte", 6)])
 def test_a_length_without_room_for_words(max_length, task, least):
     with pytest.raises(
-        ConfigError, match=f"max_length {max_length} does not fit the tokenizer, which takes {least} to"
+        ConfigError, match=f"max_length {max_length} does not fit the tokenizer, which takes at least {least} tokens"
     ):
         load_task(TINY.replace(task=task, max_length=max_length))
 

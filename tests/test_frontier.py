@@ -77,6 +77,32 @@ def test_runs_that_predict_one_class_are_no_measure():
     assert frontier.answer(table) == "No row is known to lose nothing."
 
 
+@pytest.mark.parametrize(
+    ("fate", "all_words", "some_words"),
+    [
+        ("predicted_classes", "predicts one class", "1 of 2 predicts one class"),
+        ("diverged", "diverged", "1 of 2 diverged"),
+    ],
+)
+def test_a_row_that_failed_never_answers(fate, all_words, some_words):
+    """Not even where the runs without compression scatter so much that nothing is below their spread."""
+
+    def failed(run):
+        if fate == "diverged":
+            return dataclasses.replace(run, diverged=True)
+        last = dataclasses.replace(run.last, predicted_classes=1)
+        return dataclasses.replace(run, history=(*run.history[:-1], last))
+
+    base = [dataclasses.replace(r, activation_bytes=50, gradient_bytes=50) for r in runs_of("cola", [0.0, 6.0, 0.5])]
+    lean = [dataclasses.replace(r, activation_bytes=1, gradient_bytes=0) for r in runs_of("cola", [0.0, 0.0])]
+    rows = {"none": base, "all": [failed(r) for r in lean], "some": [failed(lean[0]), lean[1]]}
+    table = frontier.summary(rows)
+    assert table["no_loss"].tolist() == [True, False, False]
+    assert frontier.answer(table) == "No row is known to lose nothing."
+    lines = frontier.markdown("cola", rows).splitlines()
+    assert f"| {all_words}, 1/20" in lines[-2] and f"| {some_words}, 1/20" in lines[-1]
+
+
 def test_published_rows_are_all_that_give_a_ratio_and_an_accuracy():
     cola, cifar10 = (frontier.published(task) for task in frontier.TASKS)
     assert len(cola) == 4 + 14 + 4 + 2 and len(cifar10) == 12 + 8 + 4 + 3 + 14 + 9 - 5

@@ -228,6 +228,14 @@ def test_with_visits_one_trainer_at_a_time_is_in_memory():
     assert alive == [0, 0, 0, 0]
 
 
+def test_one_config_may_have_two_labels():
+    twice = measuring.measure_in_turn(
+        {"a": TINY, "b": TINY}, devices=["cpu"], batches=2, warmup=0, visits=1, fresh=True
+    )
+    assert [len(timing.seconds) for timing in twice.values()] == [2, 2]
+    assert twice["a"].seconds != twice["b"].seconds
+
+
 def test_no_more_visits_than_batches():
     with pytest.raises(ConfigError, match="visits must be from 0 to the number of batches, 2, not 3"):
         timing_of(TINY, batches=2, visits=3)
@@ -268,6 +276,33 @@ def test_stage_times_are_of_the_work_that_trains(config):
 def test_stage_times_of_changes_are_refused():
     with pytest.raises(ConfigError, match="stage times need coding 'tensor'"):
         stage_work(SORT.replace(coding="change"), device="cpu", batches=1)
+    with pytest.raises(ConfigError, match="'eager' codes changes"):
+        measuring.measure_in_turn({"eager": SORT.replace(coding="change")}, devices=["cpu"], **FEW)
+
+
+@pytest.mark.parametrize(("partition", "parts"), [("none", 1), ("balanced", 4)])
+def test_stage_times_are_those_of_three_stages(partition, parts):
+    config = TINY.replace(partition=partition, stages=4 if parts == 4 else 3)
+    with pytest.raises(ConfigError, match=rf"a head, a body and a tail; .*'{partition}' has {parts} parts"):
+        stage_work(config, device="cpu", batches=1)
+
+
+def test_bytes_are_the_mean_of_the_batches_that_count():
+    """Without padding every batch has its own."""
+    config = TINY.replace(padding="skipped", compressor="uniform", compressor_options={"bits": 8})
+    trainer, sent = trainer_of(config), []
+    batches = [batch for batch, _ in zip(trainer.rest_of_epoch(), range(3), strict=False)]
+    for inputs, labels in batches:
+        before = trainer.engine.traffic.sent_bytes
+        trainer.step(inputs, labels)
+        sent.append(trainer.engine.traffic.sent_bytes - before)
+        trainer.state.step += 1
+    assert len(set(sent)) > 1
+    assert timing_of(config, batches=2, warmup=1).payload_bytes == round(sum(sent[1:]) / 2)
+    work = stage_work(config, device="cpu", batches=2, warmup=1)
+    messages = (work.activation_1, work.gradient_1, work.activation_2, work.gradient_2)
+    chunks = 2 * config.chunks  # of two batches
+    assert sum(m.nbytes for m in messages) * chunks == pytest.approx(sum(sent[1:]), abs=4 * chunks)
 
 
 def test_other_devices_change_nothing_else():
@@ -298,11 +333,6 @@ def test_stage_times_are_measured_once_and_read_back_as_they_were():
     path.write_text(path.read_text()[:-20])
     with pytest.raises(RecordError, match=r"not a readable timing.*measure again with fresh"):
         kept_stage_work(SORT, device="cpu", batches=1)
-
-
-def test_stage_times_need_a_cut():
-    with pytest.raises(ConfigError, match="need a cut"):
-        stage_work(TINY.replace(partition="none", chunks=1))
 
 
 def test_codec_times_are_of_all_tensors_and_leave_the_codecs_alone():

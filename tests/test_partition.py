@@ -5,15 +5,25 @@ import copy
 import pytest
 import torch
 from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from splitlib.config import PARTITIONS
 from splitlib.data.text import vocabulary_size
-from splitlib.errors import ConfigError
+from splitlib.errors import ConfigError, DataError
 from splitlib.models.mobilenet import mobilenet_v2, mobilenet_v2_tiny
-from splitlib.models.roberta import add_lora, random_encoder, roberta_tiny
+from splitlib.models.roberta import ENCODERS, add_lora, longest_input, random_encoder, roberta_tiny
 from splitlib.partition import CONV_INSERTS, split, units
 
 LENGTH = 16
+TINY_ENCODER = {
+    "vocab_size": 200,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 40,
+    "pad_token_id": 1,
+}
 
 
 def tiny_bert() -> nn.Module:
@@ -111,12 +121,33 @@ def test_shapes_at_the_vision_cuts_are_the_documents(partition, shapes):
     assert [tuple(first[0].shape), tuple(second[0].shape)] == shapes
 
 
-def test_conv_inserts_restore_the_shape_and_train():
-    for name in CONV_INSERTS:
-        stages = split(mobilenet_v2(10, weights="random"), name)
-        stages(torch.randn(2, 3, 64, 64)).sum().backward()
-        for sender in (stages.head[-1], stages.body[-1]):
-            assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in sender.parameters())
+@pytest.mark.parametrize("name", CONV_INSERTS)
+def test_conv_inserts_train_and_restore_the_shape_if_their_stride_divides_it(name):
+    stages, images = split(mobilenet_v2(10, weights="random"), name), torch.randn(2, 3, 64, 64)
+    stages(images).sum().backward()
+    for sender in (stages.head[-1], stages.body[-1]):
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in sender.parameters())
+    side = 30 if name == "conv_insert_counted" else 32
+    assert stages.body[0](stages.head((images,)))[0].shape == (2, 32, side, side)
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_every_type_of_encoder_is_itself_when_split(kind):
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(kind, **TINY_ENCODER)).eval()
+    ids, mask = example("roberta_tiny")
+    with torch.no_grad():
+        wanted = model(input_ids=ids, attention_mask=mask).logits
+        for partition in ("condition_1", "condition_3"):
+            assert torch.equal(split(model, partition)(ids, mask), wanted)
+        ids = torch.randint(4, 200, (1, longest_input(model)))
+        split(model, "condition_1")(ids, torch.ones_like(ids))  # has a position for each token
+
+
+def test_an_encoder_that_splitting_would_change_is_refused(tmp_path):
+    AutoConfig.for_model("mpnet", **TINY_ENCODER).save_pretrained(tmp_path)
+    with pytest.raises(DataError, match="is of type 'mpnet'; what can be split here are bert, "):
+        random_encoder(str(tmp_path), 2)
 
 
 @pytest.mark.parametrize(

@@ -289,8 +289,8 @@ def test_three_micro_batches_of_a_batch_of_two(screen):
     assert "batch_size 2 is smaller than chunks 3" in screen.problem.value
     assert screen.answer.value == ""
     assert STALE in screen.tabs._dom_classes, "what is below is of an earlier choice"
-    screen.controls.chunks.value = 2  # single samples, of one value a channel at this size: torch's batch norm fails
-    assert "leaves single samples" in screen.problem.value
+    screen.controls.chunks.value = 2  # single samples, of one value a channel at this size
+    assert "batch norm needs two" in screen.problem.value
     screen.controls.chunks.value = 1
     assert screen.problem.value == ""
     assert screen.answer.value

@@ -5,8 +5,8 @@ import statistics
 import pytest
 
 from splitlib.profiles import DOCUMENT_SETTINGS, get_profile
-from splitlib.results import RunRecord, read_record
-from tests.test_committed_records import RECORDS
+from splitlib.results import RunRecord, read_record, record_path
+from tests.test_committed_records import RECORDS, ROOT
 
 CUBE_ROOT = {"level_bits": 1, "bin_bits": 3, "edges": "cube_root"}
 ONE_LEVEL = {"level_bits": 0, "bin_bits": 4, "edges": "least_error", "zstd": 3}
@@ -37,7 +37,8 @@ def best(records: list[RunRecord]) -> float:
 def test_four_bits_of_the_documents_collapse_on_cola_and_eight_do_not():
     sort_4 = recorded("cola", "condition_1", "sort", sort_bits(4))
     assert len(sort_4) == 3 and all(record.collapsed for record in sort_4)
-    assert all(record.collapsed for record in recorded("cola", "condition_2", "sort", sort_bits(4)))
+    second = recorded("cola", "condition_2", "sort", sort_bits(4))
+    assert second and all(record.collapsed for record in second)
     (third,) = recorded("cola", "condition_3", "sort", sort_bits(4))
     assert best([third]) < best(recorded("cola", "condition_3")) / 3, "hardly ever the other class"
     for cut in ("condition_1", "condition_2", "condition_3"):
@@ -80,6 +81,23 @@ def test_each_cola_curve_is_best_in_its_last_epoch():
     """The five rows of notebook 01 are the only ones whose optimizer decays weights."""
     curves = [r for r in map(read_record, RECORDS) if r.config.task == "cola" and r.config.weight_decay]
     assert len(curves) == 5 and all(record.best.epoch == record.config.epochs for record in curves)
+
+
+def test_what_micro_batches_cost_and_frozen_batch_norm_brings_back():
+    base = get_profile("real").scale(DOCUMENT_SETTINGS["cifar10"])
+
+    def accuracy(batch_norm: str, chunks: int) -> float:
+        return read_record(
+            record_path(base.replace(batch_norm=batch_norm, chunks=chunks), ROOT / "results")
+        ).best.accuracy
+
+    every = {(norm, n): accuracy(norm, n) for norm in ("micro_batch", "deferred", "frozen") for n in (1, 4, 8)}
+    for norm in ("micro_batch", "deferred"):
+        assert every[norm, 1] > every[norm, 4] > every[norm, 8]
+        assert every[norm, 1] - every[norm, 8] == pytest.approx(0.1, abs=0.02)
+    frozen = [every["frozen", n] for n in (1, 4, 8)]
+    assert max(frozen) - min(frozen) < 0.01
+    assert min(frozen) - every["micro_batch", 1] == pytest.approx(0.1, abs=0.02)
 
 
 def test_images_bear_equal_counts_better_than_one_range_below_six_bits():

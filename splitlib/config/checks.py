@@ -20,6 +20,7 @@ from splitlib.config.choices import (
     DEFAULT_STAGES,
     FREE_PARTITIONS,
     PARTITIONS,
+    STRIDE,
     TWO_SIDED,
     VISION_MODELS,
 )
@@ -37,7 +38,9 @@ def check_types(config: RunConfig) -> None:
         if isinstance(value, int) and not isinstance(value, bool) and wanted is float:
             object.__setattr__(config, f.name, float(value))
             continue
-        if isinstance(value, Mapping) and typing.get_origin(wanted) is Mapping:
+        if typing.get_origin(wanted) is Mapping:
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{f.name} must be a mapping, such as {{'bits': 8}}, not {value!r}")
             continue
         allowed = typing.get_args(wanted) or (wanted,)
         if isinstance(value, bool) or not isinstance(value, tuple(t for t in allowed if isinstance(t, type))):
@@ -170,17 +173,26 @@ def _check_engine(config: RunConfig) -> None:
 
 
 def _check_batch_norm(config: RunConfig) -> None:
-    if config.batch_norm == DEFAULT_BATCH_NORM:
-        return
     if config.kind == "text":
-        raise ConfigError(f"batch_norm {config.batch_norm!r} is for vision models; {config.model} has no batch norm")
+        if config.batch_norm != DEFAULT_BATCH_NORM:
+            raise ConfigError(
+                f"batch_norm {config.batch_norm!r} is for vision models; {config.model} has no batch norm"
+            )
+        return
     if config.batch_norm == "frozen":
         if config.weights == "random":
             raise ConfigError("batch_norm 'frozen' needs weights 'pretrained': random ones have no statistics to keep")
         return
-    size = math.ceil(config.batch_size / config.chunks)
-    made = math.ceil(config.batch_size / size)
-    if made != config.chunks:
+    batch = config.batch_size // max(config.replicas, 1)
+    size = math.ceil(batch / config.chunks)
+    made = math.ceil(batch / size)
+    if batch - size * (made - 1) == 1 and int(config.image_size or 0) <= STRIDE:
+        raise ConfigError(
+            f"batch_size {config.batch_size} in {max(config.chunks, config.replicas)} parts leaves one with a single "
+            f"image, whose last maps have one value a channel at {config.image_size} px: batch norm needs two; choose "
+            f"another batch_size, or images of more than {STRIDE} px"
+        )
+    if config.batch_norm == "deferred" and made != config.chunks:
         raise ConfigError(
             f"batch_norm 'deferred' waits for all of {config.chunks} chunks, and {config.batch_size} samples make only "
             f"{made} micro-batches of {size}; choose a batch_size that chunks divide"
@@ -228,5 +240,7 @@ def _check_kind(config: RunConfig, kind: str) -> None:
             raise ConfigError(f"model {config.model!r} is for vision tasks; {config.task} is a text task")
     if config.lora_alpha is not None and not config.lora_rank:
         raise ConfigError("lora_alpha needs a lora_rank of at least 1")
+    if config.lora_alpha is not None and config.lora_alpha < 1:
+        raise ConfigError(f"lora_alpha must be at least 1, not {config.lora_alpha}")
     if config.weights == "pretrained" and str(config.model).endswith("_tiny"):
         raise ConfigError(f"there are no pretrained weights for {config.model}; use weights='random'")

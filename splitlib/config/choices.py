@@ -21,6 +21,11 @@ PARTITIONS = {
     ),
     "text": ("none", "condition_1", "condition_2", "condition_3", "even"),
 }
+# Settings that only one kind of task has.
+KIND_ONLY = {
+    "vision": ("image_size", "images", "batch_norm"),
+    "text": ("max_length", "lora_rank", "lora_alpha", "insert", "insert_options", "padding"),
+}
 # Any number of stages, for the devices of one machine; the documents name none of these.
 FREE_PARTITIONS = ("balanced", "custom")
 DEFAULT_STAGES = 3  # client head, server body, client tail
@@ -33,6 +38,7 @@ DEFAULT_MODEL = {"vision": "mobilenet_v2", "text": "roberta-base"}
 DEFAULT_PARTITION = {"vision": "first_last", "text": "condition_1"}
 DEFAULT_IMAGE_SIZE = 224
 DEFAULT_MAX_LENGTH = 128
+STRIDE = 32  # of MobileNetV2: pixels that one value of its last maps stands for
 DEFAULT_MOMENTUM = 0.0
 DEFAULT_BATCH_NORM = "micro_batch"
 DEFAULT_ADAM_EPS = 1e-8

@@ -28,6 +28,7 @@ from splitlib.config.choices import (
     ENGINES,
     FREE_PARTITIONS,
     INSERTS,
+    KIND_ONLY,
     PARTITIONS,
     SCHEDULES,
     TEXT_TASKS,
@@ -240,13 +241,21 @@ class RunConfig:
     def replace(self, **changes: Any) -> RunConfig:
         """Return a validated copy with some fields changed.
 
-        Changing ``task`` to one of the other kind resets what only the first kind has.
+        Changing ``task`` to one of the other kind resets what only the first kind has, and a ``lora_alpha`` that is the
+        rank's goes with ``lora_rank``.
+
+        >>> RunConfig(task="cola", lora_rank=8).replace(lora_rank=16).lora_alpha
+        16
         """
-        values = {**self.to_dict(), **changes}
-        if "task" in changes and task_kind(changes["task"]) != self.kind:
-            for name in {"model", "partition", "image_size", "max_length"} - set(changes):
-                values[name] = None
-        return RunConfig.from_dict(values)
+        values = self.to_dict()
+        if "task" in changes and (kind := task_kind(changes["task"])) != self.kind:
+            for name in ("model", *KIND_ONLY[self.kind]):
+                del values[name]
+            if values["partition"] not in PARTITIONS[kind] + FREE_PARTITIONS:
+                del values["partition"]
+        if "lora_rank" in changes and values.get("lora_alpha") == self.lora_rank:
+            del values["lora_alpha"]
+        return RunConfig.from_dict({**values, **changes})
 
     @property
     def cut_positions(self) -> tuple[int, ...]:

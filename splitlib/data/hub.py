@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import huggingface_hub
-from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
 from splitlib.errors import DataError
 
@@ -79,6 +79,8 @@ def _ask_hub(repo_id: str, kind: Kind) -> None:
         huggingface_hub.HfApi().repo_info(repo_id, repo_type=_singular(kind), timeout=TIMEOUT)
     except RepositoryNotFoundError as error:
         raise DataError(f"the Hugging Face hub has no {_singular(kind)} {repo_id!r}, or keeps it private") from error
+    except HFValidationError as error:
+        raise DataError(f"{repo_id!r} is no folder, and no {_singular(kind)} of the hub has such a name") from error
     except Exception as error:  # one kind for each layer of the hub's client, from sockets to HTTP
         raise DataError(
             f"the Hugging Face hub, asked for {repo_id}, cannot be reached ({reason(error)}); connect to a network, "

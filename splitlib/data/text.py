@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers.tokenization_utils_base import VERY_LARGE_INTEGER  # the limit of a tokenizer that has none
 
 from splitlib.data import acceptability, entailment
 from splitlib.data.hub import locate, reason
@@ -93,7 +94,8 @@ class Sentences(Dataset[tuple[tuple[Tensor, Tensor], int]]):
     """Rows with one or two sentences and a label as ``((input_ids, attention_mask), label)``, each [L] int64.
 
     Everything is tokenised once, padded and truncated to L = ``max_length``. A ``max_length`` the tokenizer cannot
-    serve raises ConfigError.
+    serve raises ConfigError. There are no token types, which RoBERTa, the documents' model, does not have: a BERT sees
+    both sentences of a pair as its first kind, told apart by the separator alone.
     """
 
     def __init__(
@@ -126,8 +128,7 @@ class Sentences(Dataset[tuple[tuple[Tensor, Tensor], int]]):
 
 def _check_length(tokenizer: PreTrainedTokenizerBase, max_length: int, *, pair: bool) -> None:
     least = tokenizer.num_special_tokens_to_add(pair=pair) + 1 + pair
-    if not least <= max_length <= tokenizer.model_max_length:
-        raise ConfigError(
-            f"max_length {max_length} does not fit the tokenizer, "
-            f"which takes {least} to {tokenizer.model_max_length} tokens"
-        )
+    most = tokenizer.model_max_length
+    if not least <= max_length <= most:
+        takes = f"at least {least}" if most >= VERY_LARGE_INTEGER else f"{least} to {most}"
+        raise ConfigError(f"max_length {max_length} does not fit the tokenizer, which takes {takes} tokens")

@@ -86,6 +86,11 @@ def measure_in_turn(
         raise ConfigError(f"visits must be from 0 to the number of batches, {batches}, not {visits}")
     if batches < 1 or warmup < 0:
         raise ConfigError(f"batches must be at least 1 and warmup at least 0, not {batches} and {warmup}")
+    changing = [name for name, config in configs.items() if config.coding == "change"]
+    if changing:
+        raise ConfigError(
+            f"{changing[0]!r} codes changes, whose bytes depend on what was sent an epoch before: train it"
+        )
     placed = tuple(str(pick_device(name)) for name in devices)
     kept = None if fresh else load_together(list(configs.values()), placed, link, batches)
     if kept is None or not counts_here(kept[0].environment, placed):
@@ -139,20 +144,17 @@ def _step_in_turn(
 def _visit_in_turn(
     configs: Sequence[RunConfig], opened: Opened, batches: int, warmup: int, visits: int
 ) -> list[_Watch]:
-    watches: dict[RunConfig, _Watch] = {}
+    watches = [_Watch() for _ in configs]
     shares = [batches // visits + (number < batches % visits) for number in range(visits)]
     with Progress("time per batch", len(configs) * (visits * warmup + batches)) as progress:
-        for share, config in itertools.product(shares, configs):
-            _visit(config, opened, watches, warmup, share, progress)
+        for share, (watch, config) in itertools.product(shares, list(zip(watches, configs, strict=True))):
+            _visit(watch, config, opened, warmup, share, progress)
             gc.collect()  # a trainer is full of cycles, and the next one wants its memory
-    return list(watches.values())
+    return watches
 
 
-def _visit(
-    config: RunConfig, opened: Opened, watches: dict[RunConfig, _Watch], warmup: int, share: int, progress: Progress
-) -> None:
+def _visit(watch: _Watch, config: RunConfig, opened: Opened, warmup: int, share: int, progress: Progress) -> None:
     with opened(config) as trainer:
-        watch = watches.setdefault(config, _Watch())
         watch.visit(trainer)
         for number in range(warmup + share):
             watch.step(counts=number >= warmup)
@@ -236,7 +238,7 @@ class _Watch:
         spans = self.spans
         middle = statistics.median(self.seconds)
         typical = min(range(len(spans)), key=lambda number: abs(self.seconds[number] - middle))
-        payload, uncompressed = self.traffic[-1]
+        payload, uncompressed = (round(statistics.mean(each)) for each in zip(*self.traffic, strict=True))
         return BatchTiming(
             config=self.config,
             devices=devices,

@@ -44,8 +44,8 @@ def compare_gradients(
 ) -> GradientComparison:
     """Compare torchgpipe on ``devices``, one for each stage, with the unsplit model on the last of them.
 
-    Model, cut, micro-batches and data are ``config``'s; nothing is compressed, and dropout is off, since it draws by
-    stage. Convolutions compute in float32 proper, without TensorFloat-32.
+    Model, cut, micro-batches and data are ``config``'s: a vision model, cut in three. Nothing is compressed, and
+    dropout is off, since it draws by stage. Convolutions compute in float32 proper, without TensorFloat-32.
 
     Raises:
         SplitlibError: data or weights are missing, or devices and stages differ in number.

@@ -45,12 +45,15 @@ def stage_work(
     all stages run, or one for each, such as ``cpu,cuda,cpu``; from one device to the next is part of decoding.
 
     Raises:
-        SplitlibError: a setting is impossible, data or weights are missing, the model is not split, or changes are
-            coded, whose bytes depend on what was sent an epoch before.
+        SplitlibError: a setting is impossible, data or weights are missing, the model is not cut in three, or changes
+            are coded, whose bytes depend on what was sent an epoch before.
     """
-    if config.partition == "none":
-        raise ConfigError("stage times need a cut: choose a partition other than 'none'")
-    return time_stages(prepare(config, hub, pick_devices(device, config.cut_count + 1)), batches=batches, warmup=warmup)
+    if config.cut_count != 2:
+        parts = config.cut_count + 1
+        raise ConfigError(
+            f"stage times need a head, a body and a tail; partition {config.partition!r} has {parts} parts"
+        )
+    return time_stages(prepare(config, hub, pick_devices(device, 3)), batches=batches, warmup=warmup)
 
 
 def time_stages(trainer: Trainer, *, batches: int, warmup: int) -> Work:
@@ -62,6 +65,7 @@ def time_stages(trainer: Trainer, *, batches: int, warmup: int) -> Work:
     for number, (inputs, labels) in enumerate(data):
         if number == warmup:
             run.seconds.clear()
+            run.nbytes.clear()
         run.batch(inputs, labels)
     return run.work()
 
@@ -91,7 +95,6 @@ class _Sequential:
         trainer.engine.train()
         trainer.updater.zero_grad()
         chunks = [x.to(device).chunk(trainer.config.chunks) for x in (*inputs, labels)]
-        self.nbytes.clear()
         for number, (*values, answers) in enumerate(zip(*chunks, strict=True)):
             self.micro_batch(number, tuple(values), answers, share=len(answers) / len(labels))
 

@@ -40,7 +40,8 @@ def build_model(config: RunConfig, *, num_labels: int, hub: Path | None = None) 
     if config.lora_rank:
         from splitlib.models.roberta import add_lora
 
-        add_lora(model, rank=config.lora_rank, alpha=config.lora_alpha or config.lora_rank)
+        assert config.lora_alpha is not None, "a config with a rank has one"
+        add_lora(model, rank=config.lora_rank, alpha=config.lora_alpha)
     return model
 
 

@@ -20,8 +20,18 @@ from splitlib.data import text
 from splitlib.data.hub import locate
 from splitlib.errors import DataError
 
-# RoBERTa starts counting positions behind the padding id, so it needs two more than the longest input.
+# Model types whose layers are called here exactly as their own encoder calls them, and how many positions each leaves
+# unused: RoBERTa's kin count from behind the padding id. Others add to it what a split would lose (MPNet its position
+# bias, RoFormer its rotations, pre-norm encoders their last norm), or have no such layers.
 POSITION_OFFSET = 2
+ENCODERS = {
+    "bert": 0,
+    "ernie": 0,
+    "roberta": POSITION_OFFSET,
+    "camembert": POSITION_OFFSET,
+    "data2vec-text": POSITION_OFFSET,
+    "xlm-roberta": POSITION_OFFSET,
+}
 TINY_LENGTH = 128
 HEAD_MODULES = ("classifier", "pooler")
 
@@ -86,15 +96,15 @@ def _from_hub(load: Callable[..., Any], name: str, hub: Path | None, **options: 
 
 
 def _checked(model: PreTrainedModel, name: str) -> PreTrainedModel:
-    if not hasattr(model.base_model, "encoder") or not hasattr(model.base_model, "embeddings"):
-        raise DataError(f"encoder {name!r} is a {type(model).__name__}; only BERT-type encoders can be split here")
+    kind = model.config.model_type
+    if kind not in ENCODERS:
+        raise DataError(f"encoder {name!r} is of type {kind!r}; what can be split here are {', '.join(ENCODERS)}")
     return model
 
 
 def longest_input(model: PreTrainedModel) -> int:
-    """Return the most tokens ``model`` has positions for; RoBERTa loses two to its padding offset."""
-    offset = POSITION_OFFSET if model.config.model_type == "roberta" else 0
-    return int(model.config.max_position_embeddings) - offset
+    """Return the most tokens ``model`` has positions for."""
+    return int(model.config.max_position_embeddings) - ENCODERS[model.config.model_type]
 
 
 def add_lora(model: PreTrainedModel, *, rank: int, alpha: int) -> PreTrainedModel:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,8 +122,7 @@ class Bench:
             device = pick_device(self.device)
             trainer = prepare(plain, self.hub, device)
             inputs, labels = next(iter(trainer.rest_of_epoch()))
-            with _single_samples_explained(plain):
-                found = tensors_of_batch(trainer, inputs, labels)
+            found = tensors_of_batch(trainer, inputs, labels)
             tensors = {name: x.float().cpu() for name, x in found.items()}
             self._probes[key] = Probe(
                 trainer=trainer, tensors=tensors, inputs=inputs, label=trainer.data.label, hardware=hardware(device)
@@ -143,8 +141,7 @@ class Bench:
             self.report("measuring: time of each stage", 0.4)
             self.counts["timings"] += 1
             trainer = Trainer(probe.trainer.engine, probe.trainer.data, plain.replace(chunks=config.chunks))
-            with _single_samples_explained(config):
-                self._works[key] = time_stages(trainer, batches=TIMED_BATCHES, warmup=1)
+            self._works[key] = time_stages(trainer, batches=TIMED_BATCHES, warmup=1)
         return self._works[key]
 
     def encoded(self, config: RunConfig, name: str, codec: Codec) -> Encoded:
@@ -177,20 +174,6 @@ class Bench:
         del self._probes[key]
         for old in [k for k in self._encoded if k[:2] == key]:
             del self._encoded[old]
-
-
-@contextmanager
-def _single_samples_explained(config: RunConfig) -> Iterator[None]:
-    """Say in words what torch says of batch norm over a single value."""
-    try:
-        yield
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        raise ConfigError(
-            f"batch_size {config.batch_size} in {config.chunks} micro-batches leaves single samples; {config.model} "
-            "has no statistics of a single value for batch norm here; choose fewer chunks or a larger batch_size"
-        ) from error
 
 
 def plain_config(config: RunConfig) -> RunConfig:
