@@ -18,10 +18,15 @@ def sort_bits(bits: int) -> dict:
 
 
 def recorded(
-    task: str, partition: str = "first_last", compressor: str = "none", options: dict | None = None
+    task: str,
+    partition: str = "first_last",
+    compressor: str = "none",
+    options: dict | None = None,
+    batch_norm: str = "micro_batch",
 ) -> list[RunRecord]:
-    """The runs of a row of notebook 03, all seeds that are committed."""
+    """The runs of a row of notebook 03, or of its repetition in 12, all seeds that are committed."""
     settings = {"partition": partition, "compressor": compressor, "compressor_options": options or {}}
+    settings["batch_norm"] = batch_norm
     # CIFAR-100 takes the settings of CIFAR-10's ablation: test_notebook_03_claims holds that.
     base = DOCUMENT_SETTINGS["cifar100" if task == "cifar10" else task].replace(task=task)
     config = get_profile("real").scale(base.replace(**settings))

@@ -47,7 +47,7 @@ def frontier(ax: Axes, told: pd.DataFrame, ours: pd.DataFrame, *, goal: float) -
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+g}" if value else "0"))
     ax.margins(y=0.08)
     ax.set_xlabel("bytes sent / bytes uncompressed")
-    ax.set_ylabel(f"change against no compression [points; beyond ±{_LINEAR:g} logarithmic]")
+    ax.set_ylabel(f"change against none [points; log beyond ±{_LINEAR:g}]")
     drawing: Any = ax.get_figure(root=True)
     drawing.legend(fontsize=7, loc="outside lower center", ncols=2)
 
