@@ -113,6 +113,9 @@ def test_four_bits_lose_more_with_frozen_batch_norm_and_still_end_above():
     )
     assert frozen[0] - frozen[1] > own[0] - own[1] + 0.03 > 0.1
     assert frozen[1] > max(divided("micro_batch", 8, seed) for seed in range(3))
+    uniform_4 = {"compressor": "uniform", "compressor_options": {"bits": 4}}
+    assert frozen[0] - divided("frozen", 8, **uniform_4) > own[0] - divided("micro_batch", 8, **uniform_4) + 0.03
+    assert divided("frozen", 8, **uniform_4) < 0.15, "one of ten classes"
     sort_8 = {"compressor": "sort", "compressor_options": sort_bits(8)}
     assert divided("frozen", 8, **sort_8) > frozen[0]
     with_001 = [r.best.accuracy for r in recorded("cifar10", batch_norm="frozen")]
