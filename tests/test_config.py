@@ -171,6 +171,11 @@ def test_json_round_trip():
             ["compressor_options must be a mapping", "not 'bits'"],
         ),
         ({"task": "cifar10", "image_size": 32, "batch_size": 10, "chunks": 4}, ["10 in 4 parts", "more than 32 px"]),
+        (
+            {"task": "cifar10", "engine": "data_parallel", "partition": "none", "batch_size": 2, "replicas": 3},
+            ["multiple"],
+        ),
+        ({"task": "cifar10", "batch_size": 2, "replicas": 3}, ["replicas 3 need the engine 'data_parallel'"]),
         ({"task": "cifar10", "image_size": 32, "batch_size": 8, "chunks": 8}, ["8 in 8 parts", "batch norm needs two"]),
         ({"momentum": 0.9}, ["momentum is for sgd"]),
         ({"optimizer": "sgd", "adam_eps": 1e-6}, ["sgd does not use them"]),

@@ -163,6 +163,16 @@ def test_deferred_batch_norm_moves_once_a_batch_towards_the_biased_variance():
     torch.testing.assert_close(variance, wanted, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("mode", [True, False])
+def test_frozen_batch_norm_is_that_of_evaluation_in_either_mode(mode):
+    frozen, images = FrozenStatistics(3).train(mode), torch.randn(4, 3, 2, 2)
+    frozen.running_mean.uniform_()
+    before, evaluated = copy.deepcopy(frozen.state_dict()), nn.BatchNorm2d(3).eval()
+    evaluated.load_state_dict(before)
+    assert torch.equal(frozen(images), evaluated(images))
+    assert all(torch.equal(value, before[name]) for name, value in frozen.state_dict().items())
+
+
 def test_frozen_batch_norm_makes_no_difference_between_one_micro_batch_and_four():
     torch.manual_seed(0)
     images, labels = torch.randn(8, 3, 32, 32), torch.randint(0, 10, (8,))

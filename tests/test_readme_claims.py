@@ -4,6 +4,7 @@ import statistics
 
 import pytest
 
+from splitlib import reported
 from splitlib.profiles import DOCUMENT_SETTINGS, get_profile
 from splitlib.results import RunRecord, read_record, record_path
 from tests.test_committed_records import RECORDS, ROOT
@@ -46,6 +47,9 @@ def test_four_bits_of_the_documents_collapse_on_cola_and_eight_do_not():
     assert second and all(record.collapsed for record in second)
     (third,) = recorded("cola", "condition_3", "sort", sort_bits(4))
     assert best([third]) < best(recorded("cola", "condition_3")) / 3, "hardly ever the other class"
+    plain = statistics.mean(record.last.matthews for record in recorded("cola", "condition_1"))
+    told = reported.load("001_2.2_cola_sort")["matthews_percent"].max()
+    assert (int(100 * plain), int(told)) == (18, 64), "too weak a model to judge by: less than half"
     for cut in ("condition_1", "condition_2", "condition_3"):
         eight = recorded("cola", cut, "sort", sort_bits(8))
         assert eight and not any(record.collapsed for record in eight)

@@ -67,6 +67,7 @@ def check_ranges(config: RunConfig) -> None:
         "epochs",
         "batch_size",
         "replicas",
+        "lora_alpha",
     )
     for name in at_least_one:
         value = getattr(config, name)
@@ -151,11 +152,11 @@ def _check_stages(config: RunConfig) -> None:
 
 def _check_engine(config: RunConfig) -> None:
     """Refuse combinations that an engine could only ignore."""
-    _check_batch_norm(config)
     if config.engine == "data_parallel":
         _check_data_parallel(config)
     elif config.replicas > 1:
         raise ConfigError(f"replicas {config.replicas} need the engine 'data_parallel'")
+    _check_batch_norm(config)
     if config.engine not in TWO_SIDED:
         if config.schedule != "gpipe":
             raise ConfigError(f"schedule {config.schedule!r} is for two machines; {config.engine} runs gpipe's")
@@ -183,7 +184,7 @@ def _check_batch_norm(config: RunConfig) -> None:
         if config.weights == "random":
             raise ConfigError("batch_norm 'frozen' needs weights 'pretrained': random ones have no statistics to keep")
         return
-    batch = config.batch_size // max(config.replicas, 1)
+    batch = config.batch_size // config.replicas
     size = math.ceil(batch / config.chunks)
     made = math.ceil(batch / size)
     if batch - size * (made - 1) == 1 and int(config.image_size or 0) <= STRIDE:
@@ -210,10 +211,10 @@ def _check_data_parallel(config: RunConfig) -> None:
 
 
 def _check_in_process_only(config: RunConfig) -> None:
-    refused = {"recompute": ("except_last", "always"), "batch_norm": ("deferred",), "micro_batch_loss": ("sum",)}
-    for name, values in refused.items():
+    anywhere = {"recompute": ("never",), "batch_norm": ("micro_batch", "frozen"), "micro_batch_loss": ("mean",)}
+    for name, values in anywhere.items():
         value = getattr(config, name)
-        if value in values:
+        if value not in values:
             raise ConfigError(f"{name} {value!r} is for the engine 'in_process', not for {config.engine!r}")
 
 
@@ -240,7 +241,5 @@ def _check_kind(config: RunConfig, kind: str) -> None:
             raise ConfigError(f"model {config.model!r} is for vision tasks; {config.task} is a text task")
     if config.lora_alpha is not None and not config.lora_rank:
         raise ConfigError("lora_alpha needs a lora_rank of at least 1")
-    if config.lora_alpha is not None and config.lora_alpha < 1:
-        raise ConfigError(f"lora_alpha must be at least 1, not {config.lora_alpha}")
     if config.weights == "pretrained" and str(config.model).endswith("_tiny"):
         raise ConfigError(f"there are no pretrained weights for {config.model}; use weights='random'")

@@ -53,7 +53,7 @@ def stage_work(
         raise ConfigError(
             f"stage times need a head, a body and a tail; partition {config.partition!r} has {parts} parts"
         )
-    return time_stages(prepare(config, hub, pick_devices(device, 3)), batches=batches, warmup=warmup)
+    return time_stages(prepare(config, hub, pick_devices(device, config.cut_count + 1)), batches=batches, warmup=warmup)
 
 
 def time_stages(trainer: Trainer, *, batches: int, warmup: int) -> Work:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models import MobileNet_V2_Weights, MobileNetV2
 
 from splitlib.data.hub import resolve_hub
@@ -24,9 +23,9 @@ class FrozenStatistics(nn.BatchNorm2d):
     torchvision's ``FrozenBatchNorm2d`` holds them too.
     """
 
-    def train(self, mode: bool = True) -> Self:
-        """Stay as in evaluation, whatever ``mode`` says."""
-        return super().train(False)
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise [B, C, H, W] as in evaluation, whatever the mode."""
+        return nn.functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
 
 
 def mobilenet_v2(

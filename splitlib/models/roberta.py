@@ -1,4 +1,4 @@
-"""RoBERTa (Liu et al. 2019, arXiv:1907.11692) and any other BERT-type encoder, with a classifier on the first token."""
+"""RoBERTa (Liu et al. 2019, arXiv:1907.11692) and other BERT-type encoders, with a classifier on the first token."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from splitlib.data import text
 from splitlib.data.hub import locate
 from splitlib.errors import DataError
 
-# Model types whose layers are called here exactly as their own encoder calls them, and how many positions each leaves
-# unused: RoBERTa's kin count from behind the padding id. Others add to it what a split would lose (MPNet its position
-# bias, RoFormer its rotations, pre-norm encoders their last norm), or have no such layers.
+# RoBERTa and its kin start counting positions behind the padding id, so they need two more than the longest input.
 POSITION_OFFSET = 2
+# Model types whose layers are called here exactly as their own encoder calls them, and how many positions each leaves
+# unused. Others add to it what a split would lose (MPNet its position bias, RoFormer its rotations, pre-norm encoders
+# their last norm), or have no such layers.
 ENCODERS = {
     "bert": 0,
     "ernie": 0,
