@@ -5,6 +5,8 @@ import json
 import pytest
 import torch
 
+from splitlib.config import RunConfig
+from splitlib.errors import ConfigError
 from splitlib.measuring import batches as measuring
 from splitlib.metering import count_macs
 from splitlib.partition import split
@@ -12,7 +14,9 @@ from splitlib.pipeline.parts import make_parts
 from splitlib.pipeline.remote.link import Link
 from splitlib.pipeline.remote.simulated import SimulatedServer
 from splitlib.planner import costs_path, plan, recorded_costs
+from splitlib.planner.bench import uncut
 from splitlib.planner.codecs import relative_error
+from splitlib.planner.costs import depends_on, read_costs
 from tests.support import TINY, TINY_VISION, timing_of
 
 CPU = torch.device("cpu")
@@ -91,6 +95,20 @@ def test_what_the_numbers_depend_on_names_the_file(monkeypatch):
         assert costs_path(TINY, CPU) != path, "other hardware, other times"
     finally:
         torch.set_num_threads(threads)
+
+
+def test_frozen_batch_norm_is_planned_as_such(tmp_path):
+    """Its layers are measured as they train, and its costs never pass for those of a micro-batch's own statistics."""
+    own = RunConfig(task="cifar10")
+    frozen = own.replace(batch_norm="frozen")
+    assert uncut(frozen).batch_norm == "frozen" and uncut(own).batch_norm == "micro_batch"
+    assert costs_path(frozen, CPU) != costs_path(own, CPU)
+    plan(TINY_VISION, cuts=["first_last"], compressors=["none"], chunks=[1], **SMALL)
+    values = json.loads(costs_path(TINY_VISION, CPU).read_text())
+    (tmp_path / "costs.json").write_text(json.dumps(values | {"depends_on": depends_on(own)}))
+    assert read_costs(tmp_path / "costs.json", own).layers
+    with pytest.raises(ConfigError, match="measured with batch_norm 'micro_batch', not 'frozen'"):
+        read_costs(tmp_path / "costs.json", frozen)
 
 
 def test_errors_are_relative_to_the_variance():

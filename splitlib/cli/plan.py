@@ -34,7 +34,7 @@ examples:
 # The planner chooses these.
 CHOSEN = (
     "partition", "stages", "cuts", "chunks", "insert", "insert_options", "compressor", "compressor_options",
-    "gradient_compressor", "gradient_options", "engine", "replicas", "recompute", "batch_norm", "micro_batch_loss",
+    "gradient_compressor", "gradient_options", "engine", "replicas", "recompute", "micro_batch_loss",
 )  # fmt: skip
 
 

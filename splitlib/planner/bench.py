@@ -112,8 +112,7 @@ def uncut(config: RunConfig) -> RunConfig:
     return config.replace(
         partition="none", cuts="", stages=3, insert="none", insert_options={}, chunks=1,
         compressor="none", compressor_options={}, gradient_compressor="same", gradient_options={},
-        engine="in_process", schedule="gpipe", replicas=1, recompute="never", batch_norm="micro_batch",
-        micro_batch_loss="mean",
+        engine="in_process", schedule="gpipe", replicas=1, recompute="never", micro_batch_loss="mean",
     )  # fmt: skip
 
 

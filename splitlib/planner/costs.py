@@ -30,7 +30,7 @@ ACTIVATION, GRADIENT = "activation", "gradient"
 # trains do not.
 DEPENDS_ON = (
     "task", "data", "train_samples", "image_size", "max_length", "model", "weights", "lora_rank", "lora_alpha",
-    "batch_size", "optimizer", "momentum", "precision", "seed",
+    "batch_norm", "batch_size", "optimizer", "momentum", "precision", "seed",
 )  # fmt: skip
 
 
@@ -170,7 +170,7 @@ def codec_key(spec: str, direction: str, cut: int, size: int) -> str:
 
 def depends_on(config: RunConfig) -> dict[str, Any]:
     """Return the settings of ``config`` that the costs depend on."""
-    return {name: getattr(config, name) for name in DEPENDS_ON}
+    return {name: value for name, value in config.identity().items() if name in DEPENDS_ON}
 
 
 def costs_path(config: RunConfig, device: torch.device, folder: Path | None = None) -> Path:
@@ -213,12 +213,13 @@ def read_costs(path: Path, config: RunConfig) -> Costs:
     try:
         costs = Costs.from_dict(json.loads(path.read_text(encoding="utf-8")))
         wanted, found = json.loads(json.dumps(depends_on(config))), costs.depends_on
-        different = [name for name in DEPENDS_ON if wanted[name] != found[name]]
+        different = [name for name in DEPENDS_ON if wanted.get(name) != found.get(name)]
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise RecordError(
             f"{path} holds no readable costs ({error}); delete it, or measure again with --fresh"
         ) from error
     if different:
         name = different[0]
-        raise ConfigError(f"{path} was measured with {name} {found[name]!r}, not {wanted[name]!r}; measure again")
+        was, is_now = (values.get(name, getattr(RunConfig, name, None)) for values in (found, wanted))
+        raise ConfigError(f"{path} was measured with {name} {was!r}, not {is_now!r}; measure again")
     return costs
