@@ -27,7 +27,7 @@ def frontier(ax: Axes, told: pd.DataFrame, ours: pd.DataFrame, *, goal: float) -
     for position, ((method, metric), points) in enumerate(told.groupby(["method", "metric"], sort=False)):
         ax.plot(
             points["ratio"], points["change"], linestyle="none", marker=MARKERS[position % len(MARKERS)], color="0.45",
-            markerfacecolor="white", markersize=5,
+            markerfacecolor="white", markersize=5, zorder=3,  # above a measured point in the same place
             label=f"reported: {method}" + (f" ({metric})" if several else ""),
         )  # fmt: skip
     rows: Any = ours.itertuples()  # whose columns no type knows

@@ -23,11 +23,11 @@ _LOOKS: Mapping[str, Mapping[str, object]] = {
     WAITING: {"facecolor": "#F0F0F0", "edgecolor": "#B0B0B0"},
 }
 _LANES = (COMPUTE, ENCODE, SEND, DECODE)
-_NUMBERED = 0.012  # share of the axis a bar must have to show its micro-batch's number
+_NUMBERED = 0.022  # share of the axis a bar must have to show its micro-batch's number
 _OUTLINED = 0.008  # and to have an outline: a narrower one would be nothing but that
 # Where a point's text may stand, from the point to its middle, in points (1/72 inch); the first that is free is taken.
 _AROUND = ((17, 6), (17, -6), (-17, 6), (-17, -6), (0, 10), (0, -10), (19, 0), (-19, 0), (24, 12), (24, -12), (-24, 12))
-_ROOM = (14, 8)  # two middles, of texts or points, at least this far apart in one direction do not cover each other
+_ROOM = (18, 8)  # two middles, of texts or points, at least this far apart in one direction do not cover each other
 
 
 def gantt(ax: Axes, spans: Sequence[Span], *, kind: str) -> None:
@@ -202,10 +202,13 @@ def predicted_and_measured(ax: Axes, points: pd.DataFrame) -> None:
     ax.legend(handles=[*keys, *looks], fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1.0))
 
 
-def grouped_bars(ax: Axes, heights: pd.DataFrame, *, kind: str, format: str = "{:.2f}") -> None:
+def grouped_bars(
+    ax: Axes, heights: pd.DataFrame, *, kind: str, format: str = "{:.2f}", runs: pd.DataFrame | None = None
+) -> None:
     """Draw a group of bars for each row of ``heights``, a bar for each column, with its value above it.
 
-    A blank (NaN) leaves its place empty and says *not run*. Reported bars are drawn hollow.
+    A blank (NaN) leaves its place empty and says *not run*. Reported bars are drawn hollow. Where a bar is a mean,
+    ``runs`` has the list of its values in the same place, and each is drawn as a point.
     """
     places, width = np.arange(len(heights)), 0.8 / max(len(heights.columns), 1)
     for position, name in enumerate(heights.columns):
@@ -217,9 +220,13 @@ def grouped_bars(ax: Axes, heights: pd.DataFrame, *, kind: str, format: str = "{
             edgecolor=colour if kind == "reported" else "white", linewidth=1.2,
             facecolor="white" if kind == "reported" else colour, hatch=HATCHES[position % len(HATCHES)],
         )  # fmt: skip
-        for x, value in zip(left, values, strict=True):
+        for row, x, value in zip(heights.index, left, values, strict=True):
             text = "not run" if np.isnan(value) else format.format(value)
-            ax.annotate(text, (x, 0 if np.isnan(value) else value), xytext=(0, 2), textcoords="offset points",
+            behind = runs.loc[row, name] if runs is not None and not np.isnan(value) else []
+            several = behind if len(behind) > 1 else []
+            ax.plot([x] * len(several), several, "o", color="black", markeredgecolor="white", markersize=5, zorder=3)
+            top = max([0 if np.isnan(value) else value, *several])
+            ax.annotate(text, (x, top), xytext=(0, 4 if several else 2), textcoords="offset points",
                         ha="center", fontsize=7, rotation=90 if np.isnan(value) else 0)  # fmt: skip
     ax.set_xticks(places, [str(name) for name in heights.index])
     ax.set_title(kind, loc="left", fontsize=10)
