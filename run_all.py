@@ -83,7 +83,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("\n".join(_describe(study) for study in studies))
             return 0
         if args.gallery:
-            print(_write_gallery(args, every) or f"{figures_folder(ROOT) / PAGE} is up to date")
+            page = figures_folder(ROOT) / PAGE
+            written = _write_gallery(args, every)
+            if not page.exists():
+                raise ConfigError(f"{page.parent} has no figures to show; run a notebook, or set $SPLITLIB_FIGURES")
+            print(written or f"{page} is up to date")
             return 0
         values = {study.name: {**_standard_values(args), **own_values[study.name]} for study in studies}
         run_dir = _make_run_dir(args.runs.resolve())

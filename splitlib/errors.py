@@ -24,6 +24,15 @@ class RecordError(SplitlibError):
     """A result record or checkpoint on disk cannot be read or belongs to another version."""
 
 
+class WriteError(SplitlibError, OSError):
+    """A file or folder cannot be written."""
+
+    def __init__(self, path: object, error: OSError, remedy: str = "") -> None:
+        reason = error.strerror or str(error)
+        super().__init__(f"cannot write {path}: {reason}" + (f"; {remedy}" if remedy else ""))
+        self.strerror = reason
+
+
 class PayloadError(SplitlibError):
     """A payload is truncated, corrupted or not one of ours."""
 

@@ -15,6 +15,7 @@ from splitlib import results
 from splitlib.config import TWO_SIDED, RunConfig, run_title
 from splitlib.data import TaskData, load_task
 from splitlib.errors import ConfigError
+from splitlib.files import check_writable
 from splitlib.pipeline.channel import Coding
 from splitlib.pipeline.data_parallel import DataParallel, Group, in_group, joined, replica_devices
 from splitlib.pipeline.engine import Engine
@@ -28,7 +29,7 @@ from splitlib.pipeline.remote.network import dial, parse_address
 from splitlib.pipeline.remote.simulated import SimulatedServer
 from splitlib.progress import Progress
 from splitlib.results import RunRecord
-from splitlib.runtime import checkpoints_dir, environment, pick_devices
+from splitlib.runtime import checkpoints_dir, environment, pick_devices, results_dir
 from splitlib.tally import check_may_measure, note_record
 from splitlib.training import Trainer
 from splitlib.version import __version__
@@ -70,6 +71,8 @@ def run(
         SplitlibError: a setting is impossible, data or weights are missing, or a record is damaged.
         KeyboardInterrupt: Ctrl-C, after the state was saved.
     """
+    if workers < 0:
+        raise ConfigError(f"workers must be at least 0, not {workers}")
     path = results.record_path(config)
     if path.exists() and not fresh:
         record = results.read_record(path)
@@ -94,6 +97,7 @@ def _train(
 ) -> RunRecord:
     config, leads = trainer.config, trainer.engine.leads
     checkpoint = (checkpoints or checkpoints_dir()) / f"{config.key}.pt"
+    _check_folders(checkpoint.parent)
     if fresh:
         checkpoint.unlink(missing_ok=True)
     if checkpoint.exists():
@@ -110,6 +114,12 @@ def _train(
     return record
 
 
+def _check_folders(checkpoints: Path) -> None:
+    """Raise WriteError now rather than after training, if neither record nor checkpoint could be kept."""
+    check_writable(results_dir(), "$SPLITLIB_RESULTS")
+    check_writable(checkpoints, "$SPLITLIB_CHECKPOINTS")
+
+
 def _run_data_parallel(config: RunConfig, hub: Path | None, device: str, fresh: bool, workers: int) -> RunRecord:
     """Be one of the replicas, or start them and wait for their record."""
     devices = replica_devices(device, config.replicas)
@@ -117,6 +127,7 @@ def _run_data_parallel(config: RunConfig, hub: Path | None, device: str, fresh: 
     if in_group():
         with joined(config.replicas, device) as group:
             return _train(_prepare_replica(config, hub, group), devices, fresh, workers)
+    _check_folders(checkpoints_dir())
     where = {"hub": str(hub) if hub else "", "device": ",".join(map(str, devices)), "workers": workers}
     job = json.dumps({"config": config.to_dict(), "fresh": fresh, **where})
     run_together(
@@ -150,6 +161,8 @@ def sweep(
     first two are those of :func:`run`; one server serves one row after the other. With ``recorded`` nothing is trained:
     a row has the records that exist, perhaps none.
     """
+    if seeds < 1:
+        raise ConfigError(f"seeds must be at least 1, not {seeds}")
     where: dict[str, Any] = {"hub": hub, "device": device, "fresh": fresh, "server": server, "link": link}
     each = {label: [c.replace(seed=c.seed + offset) for offset in range(seeds)] for label, c in rows.items()}
     if recorded:

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from splitlib.errors import ConfigError
+from splitlib.errors import ConfigError, WriteError
 
 
 def file_stem(words: Iterable[str]) -> str:
@@ -25,18 +25,35 @@ def file_stem(words: Iterable[str]) -> str:
 def temporary_beside(path: Path) -> Iterator[Path]:
     """Yield a temporary file in ``path``'s folder and rename it to ``path`` if the block succeeds, else remove it.
 
-    A reader sees the old file or the new one, never half of either.
+    A reader sees the old file or the new one, never half of either. What the system refuses is a WriteError.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
     try:
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except WriteError:  # of a file inside the block
+        raise
+    except OSError as error:
+        raise WriteError(path, error) from error
+
+
+def check_writable(folder: Path, named_by: str) -> None:
+    """Raise WriteError if no file can be written into ``folder``, or where it would be made.
+
+    ``named_by`` is the option or environment variable that would name another.
+    """
+    try:
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise WriteError(folder, error, f"name another folder with {named_by}") from error
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

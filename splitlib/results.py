@@ -131,7 +131,8 @@ def read_record(path: Path) -> RunRecord:
     """Read one record file; raise RecordError with the remedy if it is damaged."""
     try:
         record = RunRecord.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        record.row()  # what a table would miss is found here
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise RecordError(f"{path} is not a readable record ({error}); delete it, or run again with --fresh") from error
     if not path.stem.endswith(record.config.key):
         raise RecordError(

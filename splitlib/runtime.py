@@ -54,7 +54,11 @@ def _folder(variable: str, default: str) -> Path:
         ConfigError: there is something else. Whoever asks before a run learns it before, not after training.
     """
     folder = Path(os.environ.get(variable) or project_root() / default)
-    if folder.exists() and not folder.is_dir():
+    try:
+        something_else = folder.exists() and not folder.is_dir()
+    except OSError:  # no name a file system takes
+        something_else = True
+    if something_else:
         raise ConfigError(f"{folder} is no folder; set ${variable} to one, or to where one may be made")
     return folder
 

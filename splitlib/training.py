@@ -19,6 +19,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from splitlib.checkpoints import read_tensors
 from splitlib.config import RunConfig
 from splitlib.data import TaskData, eval_batches, train_batches
 from splitlib.errors import RecordError
@@ -96,7 +97,7 @@ class Trainer:
     @property
     def steps_done(self) -> int:
         """Optimizer steps taken so far, those before a resumption included."""
-        return self.state.epoch * self.steps_per_epoch + self.state.step
+        return self.state.steps_taken
 
     def fit(self, checkpoint: Path, progress: Progress, workers: int = 0) -> TrainingState:
         """Train until :attr:`finished`, evaluating after each epoch.
@@ -104,7 +105,8 @@ class Trainer:
         The state is saved to ``checkpoint`` after each epoch, once a minute, and when Ctrl-C or the progress stops it.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C, or ``progress.stopped``, after the current step was finished and saved.
+            KeyboardInterrupt: Ctrl-C, or ``progress.stopped``, after the current step or evaluation was finished and
+                saved.
         """
         saved = time.monotonic()
         with _deferred_interrupt() as interrupted:
@@ -123,6 +125,8 @@ class Trainer:
                         raise KeyboardInterrupt
                 self._end_epoch(progress, workers)
                 self.save(checkpoint)
+            if interrupted.is_set():  # in the last evaluation: the checkpoint holds the finished run
+                raise KeyboardInterrupt
         return self.state
 
     def rest_of_epoch(self, workers: int = 0) -> Any:
@@ -187,11 +191,17 @@ class Trainer:
         contents = _read_checkpoint(path)
         if contents.get("key") != self.config.key or contents.get("data") != self.data.fingerprint:
             raise RecordError(f"{path} is a checkpoint of another config or of other data; delete it to start again")
+        try:
+            self._take_over(contents)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise RecordError(f"{path} lacks part of the run's state; delete it to start the run again") from error
+
+    def _take_over(self, contents: dict[str, Any]) -> None:
         state = dict(contents["state"])
         state["history"] = [EpochResult(**epoch) for epoch in state["history"]]
         self.state = TrainingState(**state)
-        for name, value in contents["traffic"].items():
-            setattr(self.engine.traffic, name, value)
+        for name in asdict(self.engine.traffic):
+            setattr(self.engine.traffic, name, contents["traffic"][name])
         self.engine.load_state_dict(contents["model"])
         self.engine.load_channel_state(contents["channels"])
         self.updater.load_state_dict(contents["updater"])
@@ -199,7 +209,7 @@ class Trainer:
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
     try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
+        contents = read_tensors(path)
     except Exception as error:  # whatever torch's zip reader or restricted unpickler meets in a damaged file
         raise RecordError(f"{path} is not a readable checkpoint; delete it to start the run again") from error
     if not isinstance(contents, dict) or contents.get("format") != CHECKPOINT_FORMAT:

@@ -91,6 +91,7 @@ def test_every_seed_is_a_run_and_the_table_holds_all_there_are(tmp_path):
         (["--profile", "quick"], ["quick", "paper"]),
         (["--device", "tpu"], ["unknown device 'tpu'"]),
         (["--hub", "/nowhere", "--profile", "paper"], ["no hub mirror at /nowhere"]),
+        (["--out", f"{__file__}/below"], ["below: Not a directory; name another folder with --out"]),
     ],
 )
 def test_mistakes_are_one_line_and_write_nothing(arguments, words, capsys, tmp_path):

@@ -92,6 +92,12 @@ def test_fields_added_later_keep_the_keys_of_records_that_do_not_use_them():
     assert vision.key == vision.replace(images="each").key == "9c44914c2c4a"
 
 
+def test_two_ways_to_write_one_run_have_one_key():
+    assert RunConfig(weight_decay=-0.0).key == RunConfig(weight_decay=0.0).key
+    custom = RunConfig(task="cifar10", partition="custom", cuts="3,10")
+    assert custom.replace(cuts="03,010") == custom
+
+
 def test_options_of_inserts_change_the_key():
     keys = {RunConfig(insert="linear", insert_options=options).key for options in ({}, {"ratio": 0.5}, {"ratio": 0.25})}
     assert len(keys) == 3
@@ -150,6 +156,7 @@ def test_json_round_trip():
         ({"epochs": 0}, ["epochs must be at least 1"]),
         ({"lr": float("nan")}, ["lr must be a positive number", "nan"]),
         ({"lr": -1.0}, ["lr must be a positive number"]),
+        ({"lr": 10**400}, ["lr is too large a number"]),
         ({"warmup": 1.0}, ["warmup must be in [0, 1)"]),
         ({"optimizer": "lamb"}, ["unknown optimizer 'lamb'", "adamw"]),
         ({"batch_size": 2, "chunks": 4}, ["batch_size 2", "chunks 4", "micro-batch"]),
@@ -170,6 +177,8 @@ def test_json_round_trip():
             {"compressor": "uniform", "compressor_options": "bits"},
             ["compressor_options must be a mapping", "not 'bits'"],
         ),
+        ({"compressor": "uniform", "compressor_options": {"bits": [4]}}, ["must have names and numbers or words"]),
+        ({"compressor": "uniform", "compressor_options": {4: 4}}, ["must have names and numbers or words"]),
         ({"task": "cifar10", "image_size": 32, "batch_size": 10, "chunks": 4}, ["10 in 4 parts", "more than 32 px"]),
         (
             {"task": "cifar10", "engine": "data_parallel", "partition": "none", "batch_size": 2, "replicas": 3},
@@ -189,6 +198,8 @@ def test_json_round_trip():
         ({"cuts": "3"}, ["cuts and the partition 'custom' belong together"]),
         ({"partition": "custom"}, ["cuts and the partition 'custom' belong together"]),
         ({"partition": "custom", "cuts": "3;4"}, ["numbers separated by commas", "'3;4'"]),
+        ({"partition": "custom", "cuts": "٣,٩"}, ["numbers separated by commas"]),
+        ({"partition": "custom", "cuts": "1" * 5000}, ["numbers separated by commas"]),
         ({"partition": "custom", "cuts": "4,4"}, ["cuts must rise", "'4,4'"]),
         ({"partition": "custom", "cuts": "0,4"}, ["cuts must rise from at least 1"]),
         ({"recompute": "sometimes"}, ["unknown recompute 'sometimes'", "except_last"]),

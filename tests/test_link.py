@@ -36,6 +36,13 @@ def test_a_wrong_latency_names_the_value_and_an_example(latency):
         Link.parse("", latency)
 
 
+@pytest.mark.parametrize("values", [{"rate_mbit": -1}, {"latency_ms": float("nan")}, {"rate_mbit": "5"}])
+def test_a_link_of_no_rate_or_time_is_an_error(values):
+    ((name, value),) = values.items()
+    with pytest.raises(ConfigError, match=f"a link's {name} must be a number of at least 0, not {value!r}"):
+        Link(**values)
+
+
 def test_messages_leave_one_after_the_other_and_none_waits_for_another_to_arrive():
     pace = Pace(Link(rate_mbit=8, latency_ms=500))  # a million bytes a second
     start = time.perf_counter()

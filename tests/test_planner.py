@@ -196,6 +196,8 @@ def test_assumptions_are_one_line_each_and_name_what_was_measured(ask):
         ({"config": BASE.replace(insert="linear")}, "'linear' inserts layers"),
         ({"config": BASE.replace(padding="skipped")}, "use padding 'sent' and coding 'tensor', not 'skipped'"),
         ({"config": BASE.replace(coding="change", compressor="uniform")}, "not 'sent' and 'change'"),
+        ({"max_error": float("nan")}, "max_error must be at least 0, not nan"),
+        ({"max_client_share": -1}, "max_client_share must be at least 0, not -1"),
         ({"config": BASE.replace(recompute="always")}, "recompute 'always' is for the engine 'in_process'"),
     ],
 )

@@ -70,8 +70,20 @@ def test_missing_record_is_none():
         lambda text: text.replace('"history"', '"storey"'),
         lambda text: json.dumps({**json.loads(text), "history": []}),
         lambda text: json.dumps({**json.loads(text), "config": {"task": "mnist"}}),
+        lambda text: json.dumps({**json.loads(text), "environment": {}}),
+        lambda text: json.dumps({**json.loads(text), "metric": "beauty"}),
+        lambda text: "[" * 100_000,
     ],
-    ids=["cut short", "no object", "missing field", "no epoch", "impossible config"],
+    ids=[
+        "cut short",
+        "no object",
+        "missing field",
+        "no epoch",
+        "impossible config",
+        "no hardware",
+        "unknown metric",
+        "too deep",
+    ],
 )
 def test_a_damaged_record_is_an_error_with_a_remedy(damage):
     saved = record()

@@ -253,6 +253,15 @@ def test_a_folder_without_studies_is_one_line(
     assert error.count("\n") == 1
 
 
+def test_a_gallery_of_nothing_is_not_up_to_date(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPLITLIB_FIGURES", str(tmp_path / "figures"))
+    with pytest.raises(SystemExit, match="2"):
+        run_all.main(["--gallery"])
+    assert f"{tmp_path / 'figures'} has no figures to show" in capsys.readouterr().err
+
+
 def test_hub_from_the_environment_is_checked_before_a_run_on_real_data(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -319,6 +319,14 @@ def _cut_power(monkeypatch, steps: int) -> None:
     monkeypatch.setattr("splitlib.training.CHECKPOINT_SECONDS", 0.0)
 
 
+def test_a_run_that_diverges_ends_with_its_record_as_in_one_process():
+    """Its last epoch is short: both sides count the steps that were taken, not those of whole epochs."""
+    config = TEXT.replace(lr=1e30, optimizer="sgd")
+    record = experiment.run(config)
+    assert record.diverged and record.samples_seen % (config.train_samples or 0) > 0
+    assert record.samples_seen == experiment.run(config.replace(engine="in_process")).samples_seen
+
+
 def test_both_sides_start_over_when_asked_to(monkeypatch):
     with monkeypatch.context() as patch:
         _cut_power(patch, 2)

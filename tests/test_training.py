@@ -11,7 +11,7 @@ from splitlib import experiment, training
 from splitlib.compressors import make_compressor
 from splitlib.config import RunConfig
 from splitlib.data import load_task
-from splitlib.errors import ConfigError, RecordError
+from splitlib.errors import ConfigError, RecordError, WriteError
 from splitlib.models import build_model
 from splitlib.optimization import make_optimizer, rate_left
 from splitlib.partition import split
@@ -132,6 +132,62 @@ def test_a_foreign_or_damaged_checkpoint_is_refused(tmp_path):
     (tmp_path / "own.pt").write_bytes((tmp_path / "own.pt").read_bytes()[:1000])
     with pytest.raises(RecordError, match="not a readable checkpoint; delete it"):
         trainer.restore(tmp_path / "own.pt")
+
+
+def test_a_flipped_bit_of_a_weight_does_not_go_on_training(tmp_path):
+    trainer, path = trainer_of(TINY), tmp_path / "own.pt"
+    trainer.save(path)
+    contents = bytearray(path.read_bytes())
+    weight = next(iter(trainer.engine.state_dict().values()))
+    contents[contents.index(weight.numpy().tobytes()) + 3] ^= 1  # in the exponent of the first value
+    path.write_bytes(contents)
+    with pytest.raises(RecordError, match="not a readable checkpoint; delete it"):
+        trainer_of(TINY).restore(path)
+
+
+@pytest.mark.parametrize("part", ["state", "traffic", "model", "channels", "updater"])
+def test_a_checkpoint_that_lacks_a_part_is_refused(part, tmp_path):
+    trainer, path = trainer_of(TINY), tmp_path / "own.pt"
+    trainer.save(path)
+    contents = torch.load(path, weights_only=True)
+    for wrong in ({}, {part: {"other": 1}}):
+        torch.save({name: value for name, value in contents.items() if name != part} | wrong, path)
+        with pytest.raises(RecordError, match="lacks part of the run's state; delete it"):
+            trainer_of(TINY).restore(path)
+
+
+def test_ctrl_c_in_the_last_evaluation_ends_a_sweep_and_costs_nothing(monkeypatch):
+    evaluated = []
+
+    def pressing(*args, **options):
+        evaluated.append(options["epoch"])
+        if evaluated == [1, 2]:
+            os.kill(os.getpid(), signal.SIGINT)
+        return evaluate(*args, **options)
+
+    monkeypatch.setattr(training, "evaluate", pressing)
+    with pytest.raises(KeyboardInterrupt):
+        experiment.sweep({"first": TINY, "second": TINY.replace(seed=1)})
+    assert evaluated == [1, 2], "the second row has not begun"
+    assert len(experiment.run(TINY).history) == 2 and evaluated == [1, 2]
+
+
+@pytest.mark.parametrize("seeds", [0, -1])
+def test_a_sweep_of_no_seeds_is_an_error(seeds):
+    with pytest.raises(ConfigError, match=f"seeds must be at least 1, not {seeds}"):
+        experiment.sweep({"none": TINY}, seeds=seeds)
+
+
+@pytest.mark.parametrize("variable", ["SPLITLIB_RESULTS", "SPLITLIB_CHECKPOINTS"])
+def test_a_folder_that_cannot_be_written_is_known_before_training(variable, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(variable, str(tmp_path / "file" / "below"))
+    monkeypatch.setattr(Trainer, "step", lambda *_: pytest.fail("trained"))
+    with pytest.raises(WriteError, match=rf"below: Not a directory; name another folder with \${variable}"):
+        experiment.run(TINY)
+    monkeypatch.setenv(variable, "a" * 300)
+    with pytest.raises(ConfigError, match=rf"is no folder; set \${variable}"):
+        experiment.run(TINY)
 
 
 def test_a_record_is_returned_not_remade():

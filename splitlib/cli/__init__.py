@@ -16,7 +16,7 @@ from splitlib.cli.gpu import GPU_DESCRIPTION, GPU_EXAMPLES, add_gpu_options, run
 from splitlib.cli.headline import HEADLINE_DESCRIPTION, HEADLINE_EXAMPLES, add_headline_options, run_headline
 from splitlib.cli.plan import PLAN_DESCRIPTION, PLAN_EXAMPLES, add_plan_options, run_plan
 from splitlib.cli.settings import add_hub, add_link, add_profile, add_settings, config_from_options, given_settings
-from splitlib.errors import ConfigError, SplitlibError
+from splitlib.errors import SplitlibError
 from splitlib.pipeline.data_parallel import follows
 from splitlib.pipeline.remote.client import Line
 from splitlib.pipeline.remote.handshake import SECRET, read_secret
@@ -172,8 +172,6 @@ def _add_secret(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace, dial: Callable[[], Line] | None = None) -> None:
-    if options.workers < 0:
-        raise ConfigError(f"workers must be at least 0, not {options.workers}")
     record = experiment.run(
         config_from_options(options),
         hub=options.hub,

@@ -14,6 +14,7 @@ from splitlib.cli.gpu_steps import Clock, Study, TimeIsUp, compressors, scaled_r
 from splitlib.cli.settings import add_hub
 from splitlib.data import load_task
 from splitlib.errors import ConfigError
+from splitlib.files import check_writable
 from splitlib.gpu_rows import trained_rows
 from splitlib.profiles import PROFILES, get_profile
 from splitlib.runtime import hardware, pick_device, project_root
@@ -66,6 +67,7 @@ def add_gpu_options(parser: argparse.ArgumentParser) -> None:
 def run_gpu(options: argparse.Namespace) -> None:
     """Do the steps, until all are done or the time is up."""
     study, steps = _study(options)
+    check_writable(study.out, "--out")
     print(_findings(study, steps), flush=True)
     try:
         for number, name in enumerate(steps, start=1):

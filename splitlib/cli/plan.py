@@ -113,7 +113,7 @@ def run_plan(options: argparse.Namespace) -> None:
     print("\n".join(f"  {line}" for line in found.assumptions))
     for path, text in ((options.csv, table.to_csv(index=False)), (options.json, as_json(found, table))):
         if path is not None:
-            _write(path, text)
+            write_text(path, text)
     print(f"\nthe best, after python -m splitlib server\n  {found.command()}")
 
 
@@ -161,10 +161,3 @@ def as_json(found: Plan, table: pd.DataFrame) -> str:
         "choices": table.to_dict(orient="records"),
     }
     return json.dumps(values, indent=1, allow_nan=False) + "\n"
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        write_text(path, text)
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}") from error

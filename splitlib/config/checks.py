@@ -29,23 +29,41 @@ from splitlib.errors import ConfigError
 if typing.TYPE_CHECKING:
     from splitlib.config.run import RunConfig
 
+# What an optimizer multiplies with each other has to stay below float32's largest number, 3.4e38.
+_LARGEST, _LARGEST_DECAY = 1e30, 1e6
+
 
 def check_types(config: RunConfig) -> None:
     """Refuse values of the wrong type; whole numbers become floats where floats belong."""
     hints = typing.get_type_hints(type(config))
     for f in fields(config):
         value, wanted = getattr(config, f.name), hints[f.name]
-        if isinstance(value, int) and not isinstance(value, bool) and wanted is float:
-            object.__setattr__(config, f.name, float(value))
+        if isinstance(value, int | float) and not isinstance(value, bool) and wanted is float:
+            object.__setattr__(config, f.name, _as_float(f.name, value))
             continue
         if typing.get_origin(wanted) is Mapping:
-            if not isinstance(value, Mapping):
-                raise ConfigError(f"{f.name} must be a mapping, such as {{'bits': 8}}, not {value!r}")
+            _check_options(f.name, value)
             continue
         allowed = typing.get_args(wanted) or (wanted,)
         if isinstance(value, bool) or not isinstance(value, tuple(t for t in allowed if isinstance(t, type))):
             names = " or ".join("nothing" if t is type(None) else getattr(t, "__name__", str(t)) for t in allowed)
             raise ConfigError(f"{f.name} must be {names}, not {value!r}")
+
+
+def _as_float(name: str, value: float) -> float:
+    try:
+        return float(value) + 0.0  # -0.0 would be equal and have another key
+    except OverflowError:
+        raise ConfigError(f"{name} is too large a number; use one below {_LARGEST:g}") from None
+
+
+def _check_options(name: str, options: object) -> None:
+    if not isinstance(options, Mapping):
+        raise ConfigError(f"{name} must be a mapping, such as {{'bits': 8}}, not {options!r}")
+    for option, value in options.items():
+        plain = isinstance(value, str) or (isinstance(value, int | float) and math.isfinite(value))
+        if not isinstance(option, str) or not plain:
+            raise ConfigError(f"{name} must have names and numbers or words, such as {{'bits': 8}}, not {options!r}")
 
 
 def check_choices(config: RunConfig) -> None:
@@ -73,12 +91,13 @@ def check_ranges(config: RunConfig) -> None:
         value = getattr(config, name)
         if value is not None and value < 1:
             raise ConfigError(f"{name} must be at least 1, not {value}")
-    for name in ("lora_rank", "weight_decay", "seed"):
-        if not getattr(config, name) >= 0:
-            raise ConfigError(f"{name} must be at least 0, not {getattr(config, name)}")
+    for name, most in (("lora_rank", math.inf), ("weight_decay", _LARGEST_DECAY), ("seed", (1 << 64) - 1)):
+        if not 0 <= getattr(config, name) <= most:
+            upto = "" if math.isinf(most) else f" and at most {most}"
+            raise ConfigError(f"{name} must be at least 0{upto}, not {getattr(config, name)}")
     for name in ("lr", "adam_eps"):
-        if not 0 < getattr(config, name) < float("inf"):
-            raise ConfigError(f"{name} must be a positive number, not {getattr(config, name)}")
+        if not 0 < getattr(config, name) <= _LARGEST:
+            raise ConfigError(f"{name} must be a positive number up to {_LARGEST:g}, not {getattr(config, name)}")
     for name in ("momentum", "adam_beta2", "warmup"):
         if not 0 <= getattr(config, name) < 1:
             raise ConfigError(f"{name} must be in [0, 1), not {getattr(config, name)}")
@@ -143,7 +162,7 @@ def _check_stages(config: RunConfig) -> None:
         raise ConfigError(f"stages {config.stages} needs the partition 'balanced'; {config.partition!r} has its own")
     if (config.partition == "custom") != bool(config.cuts):
         raise ConfigError("cuts and the partition 'custom' belong together: give both, such as --cuts 3,10, or neither")
-    if not re.fullmatch(r"(\d+(,\d+)*)?", config.cuts):
+    if not re.fullmatch(r"([0-9]{1,6}(,[0-9]{1,6})*)?", config.cuts):
         raise ConfigError(f"cuts must be numbers separated by commas, such as '3,10', not {config.cuts!r}")
     positions = config.cut_positions
     if any(first >= second for first, second in pairwise((0, *positions))):

@@ -187,6 +187,7 @@ class RunConfig:
         check_choices(self)
         check_ranges(self)
         check_combinations(self, kind)
+        object.__setattr__(self, "cuts", ",".join(map(str, self.cut_positions)))  # "03,10" is the same run
 
     def _fill_defaults(self, kind: str) -> None:
         """Replace ``None`` by the task's usual value, once, so that equal runs compare equal."""

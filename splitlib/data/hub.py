@@ -43,19 +43,28 @@ def locate(repo_id: str, kind: Kind, hub: Path | str | None = None) -> str:
     Raises:
         DataError: the mirror does not hold it, the hub does not know it, or the hub cannot be reached.
     """
-    if kind == "models" and Path(repo_id).is_dir():
+    if kind == "models" and _is_folder(Path(repo_id)):
         return repo_id
+    if Path(repo_id).is_absolute():
+        raise DataError(f"there is no folder {repo_id}{_way_out(kind)}")
     mirror = resolve_hub(hub)
     if mirror is None:
         _ask_hub(repo_id, kind)
         return repo_id
     folder = mirror / kind / repo_id
-    if not folder.is_dir():
+    if not _is_folder(folder):
         raise DataError(
             f"{repo_id} is not in the hub mirror {mirror}; fetch it with 'hf download {repo_id} "
             f"--repo-type {_singular(kind)} --local-dir {folder}'{_way_out(kind)}"
         )
     return str(folder)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # too long a name
+        return False
 
 
 def describe(hub: Path | str | None = None) -> str:

@@ -118,6 +118,9 @@ def plan(
     base, model = _two_sided(config), as_link_model(link)
     sizes, codecs = chosen_chunks(base, chunks), chosen_compressors(base, compressors)
     _check(client_speed, server_speed, keep, repeats)
+    for name, limit in (("max_error", max_error), ("max_client_share", max_client_share)):
+        if limit is not None and not limit >= 0:
+            raise ConfigError(f"{name} must be at least 0, not {limit:g}")
 
     def wanted(costs: Costs) -> list[Wanted]:
         return _wanted(chosen_pairs(costs, cuts), codecs, set(sizes.values()))

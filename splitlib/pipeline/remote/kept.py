@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from splitlib.checkpoints import read_tensors
 from splitlib.config import RunConfig
 from splitlib.errors import PeerError
 from splitlib.files import write_atomically
@@ -51,7 +52,7 @@ class KeptSteps:
                 "start over with --fresh, or bring the server's checkpoints back"
             )
         try:
-            contents = torch.load(self._path(step), map_location="cpu", weights_only=True)
+            contents = read_tensors(self._path(step))
         except Exception as error:  # whatever torch's zip reader or restricted unpickler meets in a damaged file
             raise PeerError(f"the server's checkpoint {self._path(step)} is not readable; start over") from error
         if (contents.get("format"), contents.get("data"), contents.get("step")) != (_FORMAT, self._data, step):

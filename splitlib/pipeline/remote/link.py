@@ -23,6 +23,11 @@ class Link:
     latency_ms: float = 0.0
     """From the last bit sent to its arrival. It delays a message, not those behind it."""
 
+    def __post_init__(self) -> None:
+        for name, value in (("rate_mbit", self.rate_mbit), ("latency_ms", self.latency_ms)):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise ConfigError(f"a link's {name} must be a number of at least 0, not {value!r}")
+
     @classmethod
     def parse(cls, rate: str = "", latency: str = "") -> Link:
         """Read what the command line takes.

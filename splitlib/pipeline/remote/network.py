@@ -6,6 +6,7 @@ the control channel already joins; its addresses are exchanged over that channel
 
 from __future__ import annotations
 
+import re
 import socket
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -38,7 +39,7 @@ def parse_address(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not colon:
         host, port = text, str(DEFAULT_PORT)
-    if not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
+    if not host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 1 << 16:
         raise ConfigError(f"server {text!r} is no address; write HOST:PORT, such as 10.0.0.2:{DEFAULT_PORT}")
     return host.strip("[]"), int(port)
 
