@@ -22,6 +22,7 @@ ORDER = [
     "compressors",
     "timeline",
     "optimization",
+    "checkpoints",
     "pipeline",
     "command",
     "training",
