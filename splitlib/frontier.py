@@ -55,6 +55,8 @@ ROWS: Mapping[str, Mapping[str, Changes]] = {
         "least error 4, no padding": _both(_least_error(4), padding="skipped"),
         "least error 3, no padding": _both(_least_error(3), padding="skipped"),
         "least error 2, no padding": _both(_least_error(2), padding="skipped"),
+        "3 and 4 bits, no padding": _each(_least_error(3), _least_error(4), padding="skipped"),
+        "2 and 4 bits, no padding": _each(_least_error(2), _least_error(4), padding="skipped"),
         "3 and 2 bits, no padding": _each(_least_error(3), _least_error(2), padding="skipped"),
         "3 and 1 bits fed back, no padding": _each(
             _least_error(3), _least_error(1), padding="skipped", error_feedback="gradients"
@@ -69,6 +71,7 @@ ROWS: Mapping[str, Mapping[str, Changes]] = {
         "least error 3": _both(_least_error(3)),
         "least error 2": _both(_least_error(2)),
         "5 and 4 bits": _each(_least_error(5), _least_error(4)),
+        "2 and 4 bits": _each(_least_error(2), _least_error(4)),
         "3 and 2 bits": _each(_least_error(3), _least_error(2)),
         "3 and 4 bits in blocks": _each(_least_error(3), {"bits": 4, "block": 256, "zstd": 3}, codec="uniform"),
         "3 and 1 bits fed back": _each(_least_error(3), _least_error(1), error_feedback="gradients"),

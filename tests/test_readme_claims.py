@@ -86,6 +86,14 @@ def test_bins_by_the_cube_root_survive_four_bits_in_each_of_three_runs():
     assert all(record.best.matthews > lowest for record in found)
 
 
+@pytest.mark.parametrize(
+    "options", [{"level_bits": 3, "bin_bits": 1, "edges": "cube_root"}, {"level_bits": 1, "bin_bits": 3}]
+)
+def test_neither_the_edges_nor_the_division_of_four_bits_is_enough_alone(options):
+    found = recorded("cola", "condition_1", "sort", options)
+    assert found and all(record.collapsed for record in found)
+
+
 def test_each_cola_curve_is_best_in_its_last_epoch():
     """The five rows of notebook 01 are the only ones whose optimizer decays weights."""
     curves = [r for r in map(read_record, RECORDS) if r.config.task == "cola" and r.config.weight_decay]
