@@ -97,9 +97,11 @@ REPEATED = (
     "least error 5, no padding",
     "least error 4",
     "least error 4, no padding",
-    "least error 3, no padding",
+    "3 and 4 bits, no padding",
+    "2 and 4 bits, no padding",
+    "change, 2 and 4 bits, no padding",
 )
-"""Rows that decide whether the goal is met, and so run with several seeds."""
+"""Rows that decide whether the goal is met, or what changes are worth, and so run with several seeds."""
 
 
 def configs(task: str) -> dict[str, RunConfig]:
