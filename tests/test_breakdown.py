@@ -8,6 +8,7 @@ import torch
 from splitlib.errors import RecordError
 from splitlib.measuring import breakdown
 from splitlib.measuring.breakdown import PARTS, PIPELINE, Breakdown, Case, measure, read
+from splitlib.pipeline.data_parallel import joined
 from splitlib.results import all_records
 from splitlib.runtime import results_dir
 from splitlib.tally import RECORDED
@@ -47,6 +48,19 @@ def test_rows_are_medians_and_parts_add_up():
     assert row["time_per_batch_s"] == 10.0 and row["optimizer_s"] == 2.0 and row["batches"] == 3
     assert row["throughput_per_s"] == 4 / 10 and (row["first_quartile_s"], row["third_quartile_s"]) == (7.5, 27.5)
     assert sum(row[f"{name}_s"] for name in PARTS) == 10.0
+
+
+def test_what_the_exchange_adds_is_apart_from_the_backward_pass(tmp_path, monkeypatch):
+    """On a clock whose laps take 1, 3, 5 ... s: first a batch without an exchange, then the one that counts."""
+    readings = iter(range(99))
+    monkeypatch.setattr(breakdown, "_now", lambda: next(readings) ** 2)
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", breakdown.MEETING: str(tmp_path / "meeting")}.items():
+        monkeypatch.setenv(name, value)
+    with joined(1, "cpu") as group:
+        (bench,) = breakdown._benches(CASES[:1], group, [torch.device("cpu")], torch.get_num_threads())
+        bench.batch(counts=True)
+    found = {name: values[0] for name, values in bench.seconds.items()}
+    assert found == {"transfer": 9, "forward": 11, "backward": 5, "all_reduce": 13 - 5, "optimizer": 15}
 
 
 def test_what_was_measured_here_is_not_measured_again(measured, monkeypatch):

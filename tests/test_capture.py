@@ -22,6 +22,13 @@ def test_shapes_at_both_cuts_and_directions():
     assert found["activation 1"].unique().numel() > 1000, "not quantized to one bit"
 
 
+def test_captured_raw_whatever_is_coded():
+    change = {"compressor": "uniform", "compressor_options": {"bits": 2}, "coding": "change"}
+    plain = tensors_at_cuts(TINY, device="cpu")
+    coded = tensors_at_cuts(TINY.replace(error_feedback="gradients", **change), device="cpu")
+    assert all(torch.equal(coded[name], x) for name, x in plain.items())
+
+
 def test_gradients_are_those_of_the_loss():
     found = tensors_at_cuts(TINY, device="cpu")
     data = load_task(TINY)

@@ -78,6 +78,12 @@ def make_error(x, **options):
     return (Channel(make_compressor("uniform", **options)).cross(x, Place())[0] - x).abs().max()
 
 
+def test_a_batch_with_one_sample_never_seen_is_a_first_visit():
+    channel, pairs = Channel(make_compressor("uniform", bits=2), samples=4), ([0, 1], [1, 2], [0, 2])
+    sizes = [channel.cross(torch.randn(2, 600), Place(samples=torch.tensor(pair)))[1] for pair in pairs]
+    assert sizes[1] == sizes[0] > 3 * sizes[2]
+
+
 def test_both_sides_remember_the_same_and_one_process_needs_one_memory():
     sender, receiver, both = (Channel(make_compressor("sort"), samples=6) for _ in range(3))
     for step in range(4):
@@ -105,6 +111,17 @@ def test_the_batches_order_is_the_loaders():
         trainer.state.epoch, trainer.state.step = divmod(step, 4)
         _, labels = next(iter(trainer.rest_of_epoch()))
         assert labels.tolist() == [trainer.data.train[index][1] for index in order.at(step).tolist()]
+
+
+def test_a_run_looks_its_samples_up_by_the_order_of_its_own_seed():
+    config = TINY_VISION.replace(train_samples=50, batch_size=12, seed=5, **CHANGE)
+    trainer = trainer_of(config)
+    for step in range(8):
+        trainer.state.epoch, trainer.state.step = divmod(step, 4)
+        _, labels = next(iter(trainer.rest_of_epoch()))
+        for part, answers in enumerate(labels.chunk(config.chunks)):
+            place = trainer.engine.coding.place(step, part, mask=None, training=True)
+            assert [trainer.data.train[index][1] for index in place.samples.tolist()] == answers.tolist()
 
 
 def test_later_epochs_send_less_than_the_first():

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splitlib.compressors import COMPRESSORS, HEADER_BYTES, Payload, base, decode, make_compressor
+from splitlib.compressors import COMPRESSORS, HEADER_BYTES, Payload, base, decode, lossless, make_compressor
 from splitlib.compressors.packing import pack, packed_nbytes, unpack
 from splitlib.errors import ConfigError, PayloadError
 
@@ -128,6 +128,13 @@ def test_damaged_payloads_are_errors(name):
     ):
         with pytest.raises(PayloadError, match=words):
             decode(Payload(damaged))
+
+
+def test_a_short_frame_that_claims_much_is_refused_before_anything_is_allocated():
+    size = 1 << 50
+    frame = b"\x28\xb5\x2f\xfd\xe0" + size.to_bytes(8, "little") + b"\x01\0\0"  # one empty block
+    with pytest.raises(PayloadError, match=f"zstd frame holds {size} bytes"):
+        lossless.grow(torch.frombuffer(bytearray(frame), dtype=torch.uint8), size)
 
 
 def test_an_empty_tensor_has_an_empty_body_whatever_its_flags_say():

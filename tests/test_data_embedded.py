@@ -10,6 +10,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import matthews_corrcoef
 from sklearn.pipeline import make_pipeline
+from torchvision.transforms import v2
 
 from splitlib.config import VISION_TASKS, RunConfig
 from splitlib.data import acceptability, entailment, load_task
@@ -81,6 +82,13 @@ def test_digits_share_no_image():
         rows.cast_column("img", datasets.Image(decode=False)) for rows in load_embedded(TASKS["cifar10"])
     )
     assert not {image["bytes"] for image in train["img"]} & {image["bytes"] for image in evaluation["img"]}
+
+
+@pytest.mark.parametrize("images", ["each", "resident"])
+def test_no_digit_is_mirrored(images):
+    data = load_task(tiny("cifar10").replace(images=images))
+    assert not any(isinstance(step, v2.RandomHorizontalFlip) for step in data.train.transform.transforms)
+    assert data.resident is None or not data.resident.flip
 
 
 @pytest.mark.parametrize("corpus", [acceptability.corpus(), entailment.corpus()], ids=["acceptability", "entailment"])

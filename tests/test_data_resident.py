@@ -68,6 +68,16 @@ def test_draws_follow_from_seed_epoch_and_sample_alone():
     assert all(not torch.equal(image, images[:8]) for image in others)
 
 
+def test_a_sample_is_cropped_by_the_runs_seed():
+    """The same sample in two seeds: the order differs as well, so it is looked up."""
+    data, found = load_task(RESIDENT), []
+    for seed in (0, 1):
+        batches = data.resident.train_batches(batch_size=1, seed=seed, epoch=0, start=0)
+        place = batches.indices.index(7)
+        found.append([image for (image,), _ in batches][place])
+    assert not torch.equal(*found)
+
+
 def test_a_resumed_epoch_goes_on_where_it_stopped():
     whole, rest = batches_of(RESIDENT, epoch=1), batches_of(RESIDENT, epoch=1, start=4)
     assert len(rest) == 2 and not batches_of(RESIDENT, start=6)

@@ -4,13 +4,16 @@ import dataclasses
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from splitlib import cli, frontier, results
 from splitlib.cli.headline import SECTION, SPLIT_SECTION, headline_text
 from splitlib.cli.split_table import split_text
 from splitlib.errors import ConfigError
 from splitlib.files import replace_section
+from splitlib.plots import frontier as figures
 from splitlib.profiles import get_profile
 from tests.support import record
 
@@ -111,6 +114,36 @@ def test_published_rows_are_all_that_give_a_ratio_and_an_accuracy():
     assert sort[0.125] == -64.5 and sort[0.25] == pytest.approx(-1.3)
     assert cifar10[cifar10["ratio"] == 1.0]["change"].abs().max() < 0.1
     assert not cola["change"].isna().any() and not cifar10["change"].isna().any()
+
+
+def test_a_section_without_a_nearly_whole_row_is_measured_against_those_of_all_others():
+    cola = frontier.published("cola")
+    whole = cola[(cola["ratio"] >= 1) & (cola["metric"] == "accuracy")]["percent"].mean()
+    narrow = cola[cola["source"] == "003 §2.2"]
+    assert narrow["ratio"].max() < 0.5
+    assert narrow["change"].tolist() == pytest.approx((narrow["percent"] - whole).tolist())
+
+
+def test_the_frontier_shows_the_spread_of_the_runs_and_none_for_one():
+    told = pd.DataFrame({"method": ["sort"], "metric": ["accuracy"], "ratio": [0.25], "change": [-1.3]})
+    ours = pd.DataFrame({
+        "label": ["none", "a"], "ratio": [1.0, 0.1], "change": [0.0, -1.0], "sd": [float("nan"), 0.5], "n": [1, 4],
+        "collapsed": [0, 1],
+    })  # fmt: skip
+    drawing = Figure(layout="constrained")
+    ax = drawing.subplots()
+    figures.frontier(ax, told, ours, goal=0.05)
+    (bar,) = ax.collections
+    assert bar.get_segments()[0].tolist() == [[0.1, -1.5], [0.1, -0.5]]
+    (legend,) = drawing.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["reported: sort", "none (n=1)", "a (n=4, 1 collapsed)"]
+
+
+def test_shares_of_a_row_stand_behind_each_other():
+    ax = Figure().subplots()
+    shares = pd.DataFrame({"activations": [0.5, 0.25], "gradients": [0.5, 0.125]}, index=["none", "a"])
+    figures.bytes_by_row(ax, shares, goal=0.05)
+    assert [(bar.get_x(), bar.get_width()) for bar in ax.patches] == [(0, 0.5), (0, 0.25), (0.5, 0.5), (0.25, 0.125)]
 
 
 def test_the_headline_has_the_documents_rows_beside_the_measured_ones():

@@ -20,6 +20,10 @@ def test_the_identity_changes_no_gradient(images, chunks):
     assert found.loss == pytest.approx(found.unsplit_loss, abs=1e-6)
 
 
+def test_micro_batches_of_other_sizes():
+    assert compare_gradients(TINY_VISION.replace(batch_size=14, chunks=4), devices=CPUS).equal
+
+
 def test_dropout_is_off():
     config = TINY_VISION.replace(model="mobilenet_v2", train_samples=16, batch_size=8, chunks=2)
     assert compare_gradients(config, devices=CPUS).equal

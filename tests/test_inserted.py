@@ -13,6 +13,7 @@ from splitlib.errors import ConfigError
 from splitlib.models.inserted import INSERTS, Decay, DecayingLinear, insert_options, make_insert
 from splitlib.models.mobilenet import mobilenet_v2_tiny
 from splitlib.models.roberta import roberta_tiny
+from splitlib.optimization import Updater
 from splitlib.partition import split
 from splitlib.pipeline import Boundary, build_pipeline
 from splitlib.progress import Progress
@@ -135,6 +136,19 @@ def test_the_loss_reported_is_without_the_penalty():
     with_penalty = DECAYING.replace(insert_options={**DECAYING.insert_options, "l1": 10.0})
     without = DECAYING.replace(insert_options={**DECAYING.insert_options, "l1": 0.0})
     assert one_step(trainer_of(with_penalty)) == one_step(trainer_of(without))
+
+
+def test_a_loss_scale_changes_no_step():
+    """fp16's, a power of two: the penalty's gradient is scaled as the batch's is, and both are divided again."""
+    weights = {}
+    for precision in ("fp32", "fp16"):
+        layer = DecayingLinear(Decay(8, steps=1, rate=0.5, iterations=2), sends=True, along_tokens=False, l1=0.5)
+        config = TINY.replace(precision=precision, optimizer="sgd", lr=0.1)
+        updater = Updater(layer, config, total_steps=4, device=torch.device("cpu"))
+        updater.scale(layer(torch.ones(2, 3, 8)).square().mean()).backward()
+        updater.step()
+        weights[precision] = layer.weight.detach()
+    assert torch.equal(weights["fp16"], weights["fp32"]) and not torch.equal(weights["fp32"], torch.eye(8))
 
 
 @pytest.mark.parametrize("chunks", [1, 4])

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from splitlib import results, runtime
-from splitlib.compressors import HEADER_BYTES, make_compressors
+from splitlib.compressors import HEADER_BYTES, Identity, make_compressors
 from splitlib.errors import ConfigError, RecordError
 from splitlib.measuring import batches as measuring
 from splitlib.measuring import records as timings
@@ -53,6 +53,14 @@ def test_every_batch_after_the_warm_up_counts(measured):
         low, high = timing.middle_half
         assert 0 < low <= timing.median <= high
         assert timing.throughput == pytest.approx(TINY.batch_size / timing.median)
+
+
+def test_the_middle_half_is_of_the_batches_themselves():
+    watch = measuring._Watch()
+    watch.visit(trainer_of(TINY))
+    watch.seconds, watch.spans, watch.traffic = [4.0, 1.0, 9.0, 3.0, 2.0], [[]] * 5, [(1, 2)] * 5
+    row = watch.timing(0, ("cpu",), "", "").row()
+    assert [row[name] for name in ("first_quartile_s", "time_per_batch_s", "third_quartile_s")] == [2.0, 3.0, 4.0]
 
 
 def test_bytes_are_those_of_one_batch(measured):
@@ -187,6 +195,14 @@ def test_bandwidths_follow_the_documents_definitions():
     assert timings.read_timing(timings.timing_path(TINY, ["cpu"], "test")) == timing
 
 
+def test_the_spans_kept_are_those_of_the_typical_batch():
+    watch = measuring._Watch()
+    watch.visit(trainer_of(TINY))
+    watch.seconds, watch.traffic = [9.0, 1.0, 3.0], [(1, 2)] * 3
+    watch.spans = [[span("client", "compute", f"batch {number}", 0, 1)] for number in range(3)]
+    assert watch.timing(0, ("cpu",), "", "").spans[0].what == "batch 2"
+
+
 def test_clients_of_one_server_are_measured_visit_by_visit():
     """One server serves one client at a time: each config is opened twice, and the warm-ups do not count."""
     dial, link = SimulatedServer(hub=None, device=torch.device("cpu")), Link(rate_mbit=100, latency_ms=1)
@@ -254,7 +270,9 @@ FROZEN = TEXT.replace(partition="custom", cuts="1,2", lora_rank=4)
 
 
 @pytest.mark.parametrize(
-    "config", [TINY, SORT, TEXT.replace(padding="skipped"), FROZEN], ids=["none", "sort", "no_padding", "frozen_head"]
+    "config",
+    [TINY, TINY.replace(chunks=3), SORT, TEXT.replace(padding="skipped"), FROZEN],
+    ids=["none", "uneven", "sort", "no_padding", "frozen_head"],
 )
 def test_stage_times_are_of_the_work_that_trains(config):
     """The plain order gives the engine's gradients, so what is timed is what is trained."""
@@ -319,6 +337,13 @@ def test_stage_times_predict_a_batch():
     assert predicted.ideal <= predicted.seconds <= work.client_compute(2) + work.server_compute(2) + 1
 
 
+def test_the_optimizers_time_is_shared_by_parameters():
+    work = stage_work(TINY, device="cpu", batches=1, warmup=0)
+    sizes = [sum(p.numel() for p in stage.parameters()) for stage in measuring.stages_of(trainer_of(TINY))]
+    both = work.client_optimizer + work.server_optimizer
+    assert work.server_optimizer / both == pytest.approx(sizes[1] / sum(sizes))
+
+
 def test_stage_times_are_measured_once_and_read_back_as_they_were():
     made = kept_stage_work(SORT, device="cpu", batches=1)
     assert kept_stage_work(SORT, device="cpu", batches=1) == made
@@ -345,6 +370,21 @@ def test_codec_times_are_of_all_tensors_and_leave_the_codecs_alone():
     assert found["low rank"]["compression_ratio"] == pytest.approx(sum(nbytes) / (2 * 4 * 8 * 256 * 4))
     assert found["none"]["compression_ratio"] == pytest.approx(1, abs=0.01)
     assert found["low rank"]["seconds"] > found["none"]["encode"] > 0
+
+
+def test_codecs_warm_up_before_they_count():
+    class Starting(Identity):
+        """Slow the first two times, as one that compiles its loops."""
+
+        calls = 0
+
+        def encode(self, x, *, room=0):
+            Starting.calls += 1
+            time.sleep(0.5 if Starting.calls < 3 else 0.0)
+            return super().encode(x, room=room)
+
+    found = codec_times({"codec": [Starting()]}, {"activation 1": torch.zeros(8)}, repeats=1, warmup=2)
+    assert Starting.calls == 3 and found["codec"]["encode"] < 0.5
 
 
 def test_runs_in_turn_count_after_the_warm_up():

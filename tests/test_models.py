@@ -104,6 +104,12 @@ def test_lora_freezes_all_but_adapters_and_classifier():
     assert trained - adapters == {name for name, _ in model.named_parameters() if name.startswith("classifier")}
 
 
+def test_loras_scale_is_alpha_over_rank():
+    model = add_lora(roberta_tiny(2), rank=4, alpha=8)
+    scales = [layer.scaling["default"] for layer in model.modules() if hasattr(layer, "lora_A")]
+    assert scales == [2.0] * 8
+
+
 def test_lora_starts_as_the_model_itself():
     torch.manual_seed(0)
     model = roberta_tiny(2).eval()

@@ -151,6 +151,14 @@ def test_a_faster_server_takes_less(ask):
     assert any("10 times as fast" in line for line in ask(**options, server_speed=10.0).assumptions)
 
 
+def test_each_side_encodes_and_decodes_at_its_own_speed(ask):
+    (choice,) = ask(cuts=["condition_1"], compressors=["cast"], chunks=[2], server_speed=10.0).choices
+    up, down = (0.001, 0.0001), (0.0001, 0.001)  # of encoding and decoding
+    for name, seconds in {"activation_1": up, "activation_2": down, "gradient_2": up, "gradient_1": down}.items():
+        message = getattr(choice.work, name)
+        assert (message.encode, message.decode) == pytest.approx(seconds), name
+
+
 def test_a_choice_runs_as_the_command_says(ask):
     found = ask(link=Link(rate_mbit=50, latency_ms=10), keep=0)
     for choice in found.choices[::7]:

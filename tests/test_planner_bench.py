@@ -13,8 +13,8 @@ from splitlib.partition import split
 from splitlib.pipeline.parts import make_parts
 from splitlib.pipeline.remote.link import Link
 from splitlib.pipeline.remote.simulated import SimulatedServer
-from splitlib.planner import costs_path, plan, recorded_costs
-from splitlib.planner.bench import uncut
+from splitlib.planner import codecs, costs_path, plan, recorded_costs
+from splitlib.planner.bench import Bench, uncut
 from splitlib.planner.codecs import relative_error
 from splitlib.planner.costs import depends_on, read_costs
 from tests.support import TINY, TINY_VISION, timing_of
@@ -62,6 +62,20 @@ def test_layers_are_those_of_the_model():
     assert choice.errors == dict.fromkeys(choice.errors, 0.0)
 
 
+def test_timing_the_optimizer_leaves_the_weights_alone():
+    bench = Bench(TINY.replace(weight_decay=0.5), None, CPU)
+    before = [p.detach().clone() for p in bench.model.parameters()]
+    bench.layers()
+    assert all(map(torch.equal, bench.model.parameters(), before))
+
+
+def test_codecs_warm_up_before_they_count(monkeypatch):
+    seconds = iter([9.0, 9.0, 9.0, 9.0, 1.0, 2.0])  # encoding and decoding in turn, twice for nothing
+    monkeypatch.setattr(codecs, "timed", lambda run, *arguments: (run(*arguments), next(seconds)))
+    (cost,) = codecs.in_turn(["none"], torch.randn(4, 4), repeats=1)
+    assert (cost.encode, cost.decode) == (1.0, 2.0)
+
+
 def test_measured_once_and_only_what_is_missing():
     options = {"cuts": ["condition_1"], "chunks": [2], **SMALL}
     plan(TINY, compressors=["none"], **options)
@@ -83,10 +97,8 @@ def test_measured_once_and_only_what_is_missing():
 
 
 def test_what_the_numbers_depend_on_names_the_file(monkeypatch):
-    paths = {
-        costs_path(TINY.replace(**change), CPU) for change in ({}, {"max_length": 20}, {"lora_rank": 2}, {"seed": 1})
-    }
-    assert len(paths) == 4
+    changes = ({}, {"max_length": 20}, {"lora_rank": 2}, {"seed": 1}, {"train_samples": 64})
+    assert len({costs_path(TINY.replace(**change), CPU) for change in changes}) == 5
     same = ({"partition": "condition_2"}, {"compressor": "cast"}, {"chunks": 1}, {"epochs": 9})
     assert {costs_path(TINY.replace(**change), CPU) for change in same} == {costs_path(TINY, CPU)}
     threads, path = torch.get_num_threads(), costs_path(TINY, CPU)

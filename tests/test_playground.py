@@ -19,9 +19,9 @@ from splitlib.compressors import COMPRESSORS, decode, make_compressor
 from splitlib.errors import ConfigError
 from splitlib.planner.candidates import parse_compressor
 from splitlib.playground import outlook
-from splitlib.playground.bench import Bench, Codec, rank_note
+from splitlib.playground.bench import PROBES, Bench, Codec, rank_note
 from splitlib.playground.choice import Choice, read_words, words
-from splitlib.playground.copying import papermill_parameters, plan_command, train_command
+from splitlib.playground.copying import client_command, papermill_parameters, plan_command, train_command
 from splitlib.playground.lab import STALE, TOLERABLE_ERROR, Playground
 from splitlib.playground.levels import edges_and_levels
 from splitlib.playground.scene import Scene
@@ -68,6 +68,11 @@ def test_a_choice_and_its_parameters_are_the_same():
     assert Choice.from_parameters(**choice.parameters()).config() == choice.config()
 
 
+@pytest.mark.parametrize(("data", "weights"), [("embedded", "random"), ("real", "pretrained")])
+def test_real_data_starts_from_pretrained_weights(data, weights):
+    assert Choice(task="cifar10", data=data, model="mobilenet_v2").config().weights == weights
+
+
 def test_options_in_words_are_read_back():
     assert read_words("sort", words(SORT["options"])) == SORT["options"]
     with pytest.raises(ConfigError, match="has no option 'bits'"):
@@ -93,6 +98,12 @@ def test_the_command_line_means_what_is_on_screen(choice, bench):
     options = _parser().parse_args(arguments)
     assert config_from_options(options) == scene.config
     assert str(options.hub or "") == (choice.hub if choice.data == "real" else "")
+
+
+def test_the_client_command_asks_for_the_link_on_screen(bench):
+    scene = Scene(TEXT.replace(mbit=3.0, latency_ms=7.0).filled(), bench)
+    options = _parser().parse_args(shlex.split(client_command(scene))[3:])
+    assert (options.link, options.latency) == ("3Mbit", "7ms")
 
 
 def test_the_plan_command_asks_for_what_is_on_screen(bench):
@@ -142,6 +153,22 @@ def test_every_compressor_sends_every_tensor_exactly_once(bench):
 def test_an_uneven_batch_counts_the_micro_batches_it_really_makes(bench):
     config = TEXT.replace(batch_size=9, chunks=4).config()
     assert outlook.chosen(bench, config).chunks == 3  # 9 samples by 4 make three of three
+
+
+def test_stage_times_are_of_micro_batches_of_this_size():
+    bench = Bench(device="cpu")
+    whole, quarter = (bench.stage_times(VISION.replace(chunks=chunks).config()) for chunks in (1, 4))
+    assert bench.counts["timings"] == 2 and bench.counts["probes"] == 1
+    assert whole.activation_1.nbytes > 3 * quarter.activation_1.nbytes
+
+
+def test_the_model_looked_at_last_is_kept():
+    bench = Bench(device="cpu")
+    first, *others = (VISION.replace(batch_size=size).config() for size in (8, 12, 16, 20))
+    assert len(others) == PROBES
+    for config in (first, *others[:-1], first, others[-1], first):
+        bench.probe(config)
+    assert bench.counts["probes"] == 4
 
 
 @pytest.mark.parametrize("name", ["sort", "fast", "uniform"])

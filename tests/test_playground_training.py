@@ -73,6 +73,16 @@ def test_a_stopped_run_goes_on_to_the_same_bits():
     assert again.record.history == whole.history
 
 
+def test_a_stopped_run_goes_on_when_it_is_started_again():
+    thread = TrainingThread(lambda: None)
+    for stop, state in ((True, training.STOPPED), (False, training.FINISHED)):
+        thread.start(TINY, hub=None, device="cpu")
+        if stop:
+            thread.stop()
+        thread.wait(60)
+        assert thread.state == state
+
+
 def test_what_cannot_be_trained_is_told(tmp_path):
     thread = TrainingThread(lambda: None)
     thread.start(TINY.replace(data="real", weights="pretrained", model="roberta-base"), hub=tmp_path, device="cpu")

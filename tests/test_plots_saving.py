@@ -71,9 +71,9 @@ def test_a_failure_leaves_both_old_files(saved: Path, monkeypatch: pytest.Monkey
     whole = matplotlib.figure.Figure.savefig
 
     def fails_in_svg(drawing, target, **options):
+        whole(drawing, target, **options)
         if options["format"] == "svg":
             raise OSError("disk full")
-        whole(drawing, target, **options)
 
     monkeypatch.setattr(matplotlib.figure.Figure, "savefig", fails_in_svg)
     with pytest.raises(OSError, match="disk full"):

@@ -20,8 +20,10 @@ import pytest
 import run_all
 from splitlib.tally import FILE_NAME, RECORDED, count_records, note_record
 from splitlib.workbook.console import Console
-from splitlib.workbook.engine import nearest_heading
+from splitlib.workbook.engine import kernel_environment, nearest_heading
+from splitlib.workbook.execution import _images
 from splitlib.workbook.page import point_latest
+from splitlib.workbook.studies import read_studies
 
 ROOT = Path(run_all.__file__).parent
 STANDARD = """\
@@ -368,6 +370,13 @@ def test_nearest_heading_is_the_last_one_above() -> None:
     assert nearest_heading([]) == ""
 
 
+def test_an_svg_beside_its_png_is_the_same_figure(tmp_path: Path) -> None:
+    (tmp_path / "figures").mkdir()
+    for name in ("01_a.png", "01_a.svg", "01_b.svg", "01_c.txt"):
+        (tmp_path / "figures" / name).touch()
+    assert {path.name for path in _images(tmp_path)} == {"01_a.png", "01_b.svg"}
+
+
 def test_records_cut_off_by_a_killed_kernel_are_ignored(tmp_path: Path) -> None:
     whole = '{"notebook": "01_a", "key": "k", "trained": true}\n'
     (tmp_path / FILE_NAME).write_text(whole + whole.replace("01_a", "02_b") + '{"notebook": "01_a", "ke')
@@ -400,6 +409,17 @@ def test_latest_is_a_plain_file_where_links_are_refused(tmp_path: Path, monkeypa
     monkeypatch.setattr(os, "symlink", refuse)
     point_latest(tmp_path / "first")
     assert (tmp_path / "latest").read_text() == "first\n"
+
+
+def test_relative_paths_reach_the_kernel_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_notebook(tmp_path, "01_a")
+    (study,) = read_studies(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    names = [f"SPLITLIB_{name}" for name in ("HUB", "RESULTS", "FIGURES", "CHECKPOINTS", "IMAGES")]
+    for name in names:
+        monkeypatch.setenv(name, "somewhere")
+    env = kernel_environment(study, tmp_path)
+    assert {env[name] for name in names} == {str(tmp_path / "somewhere")}
 
 
 def test_recorded_reaches_the_kernels_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

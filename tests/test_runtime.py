@@ -1,13 +1,14 @@
 """Devices, folders, atomic writes and progress lines."""
 
 import re
+import stat
 
 import pytest
 import torch
 
 from splitlib import experiment, progress, runtime
 from splitlib.errors import ConfigError
-from splitlib.files import write_atomically
+from splitlib.files import write_atomically, write_text
 from splitlib.progress import Progress
 from tests import support
 
@@ -55,6 +56,11 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_litter(tmp_path):
         write_atomically(path, fail)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_written_can_be_read_by_others(tmp_path):
+    write_text(tmp_path / "record", "new")
+    assert stat.S_IMODE((tmp_path / "record").stat().st_mode) == 0o644
 
 
 def test_environment_names_hardware_and_versions():

@@ -9,6 +9,7 @@ from splitlib.errors import ConfigError, PayloadError, PeerError, SplitlibError
 from splitlib.pipeline.remote.client import RemotePipeline
 from splitlib.pipeline.remote.control import LocalControl
 from splitlib.pipeline.remote.endpoint import Endpoint
+from splitlib.pipeline.remote.kept import KeptSteps
 from splitlib.pipeline.remote.link import Link
 from splitlib.pipeline.remote.transport import LocalTransport
 from splitlib.pipeline.remote.wire import (
@@ -228,6 +229,30 @@ def test_the_timeline_has_both_sides_of_a_batch():
     assert sent.start < decoded.start < first["compute", "body", 0].start
 
 
+@pytest.mark.parametrize("rate", [0.0, 1000.0])
+def test_latency_delays_what_is_sent(rate):
+    trainer = experiment.prepare(TEXT, None, torch.device("cpu"), link=Link(rate_mbit=rate, latency_ms=100))
+    with trainer.opened():
+        trainer.step(*next(iter(trainer.rest_of_epoch())))
+        spans = trainer.engine.take_spans()
+    sent, decoded = (
+        {(span.what, span.micro_batch): span for span in spans if span.activity == activity}
+        for activity in ("send", "decode")
+    )
+    assert len(sent) == 4 * 3
+    assert all(decoded[place].start - sent[place].end > 0.09 for place in sent)
+
+
+def test_the_servers_spans_are_told_by_the_clients_clock(monkeypatch):
+    monkeypatch.setattr(LocalControl, "clock_offset", lambda self: 100.0)
+    trainer = trainer_of(TEXT)
+    with trainer.opened():
+        trainer.step(*next(iter(trainer.rest_of_epoch())))
+        spans = trainer.engine.take_spans()
+    client, server = ({span.start for span in spans if span.side == side} for side in ("client", "server"))
+    assert 90 < min(server) - max(client) < 110
+
+
 # --- What goes wrong ---
 
 
@@ -344,6 +369,31 @@ def test_a_server_without_the_clients_step_refuses_with_what_it_has(monkeypatch)
     (checkpoints_dir() / f"{TEXT.key}-server-3.pt").unlink()
     with pytest.raises(PeerError, match=r"goes on from step 3, of which the server has no checkpoint \(it has: 2\)"):
         experiment.run(TEXT)
+
+
+@pytest.mark.parametrize(
+    ("ask", "words"),
+    [
+        (lambda engine, batch: engine.keep(5), "the client saves step 5; the server is at step 0"),
+        (
+            lambda engine, batch: engine.train_batch(*batch, step=5, scale=lambda loss: loss),
+            "the client sent a batch of step 5; the server is at step 0",
+        ),
+    ],
+    ids=["checkpoint", "batch"],
+)
+def test_a_client_at_another_step_is_refused(ask, words):
+    trainer = trainer_of(TEXT)
+    batch = next(iter(trainer.rest_of_epoch()))
+    with pytest.raises(PeerError, match=words), trainer.opened():
+        ask(trainer.engine.train(), batch)
+
+
+def test_a_servers_checkpoint_of_other_data_is_refused():
+    KeptSteps(TEXT, "one").save(3, {"model": {}})
+    assert KeptSteps(TEXT, "one").load(3)["model"] == {}
+    with pytest.raises(PeerError, match="is of other data or another version"):
+        KeptSteps(TEXT, "another").load(3)
 
 
 def test_a_client_that_died_before_its_own_checkpoint_goes_on_from_the_one_before(monkeypatch):

@@ -13,7 +13,7 @@ from splitlib.config import RunConfig
 from splitlib.data import load_task
 from splitlib.errors import ConfigError, RecordError, WriteError
 from splitlib.models import build_model
-from splitlib.optimization import make_optimizer, rate_left
+from splitlib.optimization import Updater, make_optimizer, rate_left
 from splitlib.partition import split
 from splitlib.pipeline import build_pipeline
 from splitlib.progress import Progress
@@ -120,6 +120,28 @@ def test_ctrl_c_keeps_a_checkpoint_and_the_next_run_uses_it(monkeypatch):
     assert not (checkpoints_dir() / f"{TINY.key}.pt").exists()
 
 
+def test_a_second_ctrl_c_acts_at_once():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt), training._deferred_interrupt() as interrupted:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert interrupted.is_set()
+            os.kill(os.getpid(), signal.SIGINT)
+            pytest.fail("the second Ctrl-C was held back too")
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_fresh_starts_over_although_a_checkpoint_is_there(monkeypatch):
+    trainer, steps = trainer_of(TINY), []
+    trainer._timed_step(*next(iter(trainer.rest_of_epoch())))
+    trainer.save(checkpoints_dir() / f"{TINY.key}.pt")
+    step = Trainer.step
+    monkeypatch.setattr(Trainer, "step", lambda self, *batch: steps.append(self.steps_done) or step(self, *batch))
+    experiment.run(TINY, fresh=True)
+    assert steps == list(range(12))
+
+
 def test_a_foreign_or_damaged_checkpoint_is_refused(tmp_path):
     trainer = trainer_of(TINY)
     trainer.save(tmp_path / "own.pt")
@@ -204,6 +226,11 @@ def test_a_sweep_runs_each_row_with_each_seed_once():
     assert runs["sort"][0].compression_ratio < 0.3 < runs["none"][0].compression_ratio
 
 
+def test_seeds_count_from_the_rows_own():
+    small = TINY.replace(epochs=1, train_samples=32, seed=5)
+    assert [r.config.seed for r in experiment.sweep({"row": small}, seeds=2)["row"]] == [5, 6]
+
+
 def test_a_sweep_of_records_trains_nothing():
     rows = {"there": TINY.replace(epochs=1), "not there": TINY.replace(epochs=1, lr=1e-3)}
     made = experiment.sweep({"there": rows["there"]}, seeds=2)["there"]
@@ -276,6 +303,12 @@ def test_optimizers_take_their_settings(name):
         assert (group["eps"], group["betas"]) == (1e-6, (0.9, 0.98))
 
 
+def test_fp16_scales_the_loss():
+    config = TINY.replace(precision="fp16")
+    updater = Updater(torch.nn.Linear(2, 2), config, total_steps=4, device=torch.device("cpu"))
+    assert updater.scale(torch.tensor(1.0)) > 1000
+
+
 def test_evaluation_agrees_with_scikit_learn_on_known_predictions():
     config = TINY.replace(partition="none", chunks=1)
     data = load_task(config)
@@ -291,6 +324,13 @@ def test_evaluation_agrees_with_scikit_learn_on_known_predictions():
     labels = torch.tensor([int(data.eval[i][1]) for i in range(len(data.eval))])
     assert result.accuracy == pytest.approx(labels.float().mean().item())
     assert (result.matthews, result.predicted_classes) == (0.0, 1)
+
+
+def test_evaluation_draws_no_dropout():
+    trainer = trainer_of(TINY)
+    trainer.engine.train()
+    first, again = (evaluate(trainer.engine, trainer.data, epoch=1, train_loss=0.0) for _ in range(2))
+    assert first == again and not trainer.engine.training
 
 
 def test_nothing_is_written_before_everything_is_checked(tmp_path):

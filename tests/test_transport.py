@@ -11,7 +11,7 @@ import torch
 
 from splitlib.compressors import make_compressor
 from splitlib.errors import PeerError
-from splitlib.pipeline.remote.control import SocketControl
+from splitlib.pipeline.remote.control import LocalControl, SocketControl
 from splitlib.pipeline.remote.handshake import ControlStore
 from splitlib.pipeline.remote.mailbox import CONTROL, Mailbox
 from splitlib.pipeline.remote.transport import gloo_transport, local_pair
@@ -145,6 +145,19 @@ def test_the_reason_of_an_end_reaches_the_other_side():
 def test_the_peers_clock_is_this_one():
     here, _ = controls()
     assert abs(here.clock_offset()) < 0.5
+
+
+class Ahead(LocalControl):
+    """Its clock is an hour ahead."""
+
+    def send(self, kind, **values):
+        super().send(kind, **{name: value + 3600 if name == "clock" else value for name, value in values.items()})
+
+
+def test_a_peers_clock_that_is_ahead_is_put_back():
+    here, there = LocalControl(Mailbox("the peer")), Ahead(Mailbox("the other"))
+    here.peer, there.peer = there, here
+    assert here.clock_offset() == pytest.approx(-3600, abs=0.5)
 
 
 def test_the_first_of_several_queues_wins_and_a_threads_error_is_raised():
