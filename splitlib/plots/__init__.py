@@ -158,7 +158,7 @@ def metric_by_ratio(ax: Axes, reported: pd.DataFrame, measured: pd.DataFrame, *,
     """
     said, ran = (list(table["series"]) if len(table) else [] for table in (reported, measured))
     for position, name in enumerate(dict.fromkeys([*series, *said, *ran])):
-        colour, marker = COLOURS[position % len(COLOURS)], MARKERS[position % len(MARKERS)]
+        colour, marker = (look(position)[part] for part in ("color", "marker"))
         if name in said:
             told = reported[reported["series"] == name].sort_values("compression_ratio")
             ax.plot(
