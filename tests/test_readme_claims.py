@@ -4,7 +4,7 @@ import statistics
 
 import pytest
 
-from splitlib import reported
+from splitlib import frontier, reported
 from splitlib.profiles import DOCUMENT_SETTINGS, get_profile
 from splitlib.results import RunRecord, read_record, record_path
 from tests.test_committed_records import RECORDS, ROOT
@@ -92,6 +92,37 @@ def test_bins_by_the_cube_root_survive_four_bits_in_each_of_three_runs():
 def test_neither_the_edges_nor_the_division_of_four_bits_is_enough_alone(options):
     found = recorded("cola", "condition_1", "sort", options)
     assert found and all(record.collapsed for record in found)
+
+
+@pytest.fixture
+def committed(monkeypatch):
+    """The frontier's rows of a task, from the committed records."""
+    monkeypatch.setenv("SPLITLIB_RESULTS", str(ROOT / "results"))
+    return lambda task: frontier.recorded(task, get_profile("real"))
+
+
+def test_gradients_need_their_bits_on_cola(committed):
+    rows = committed("cola")
+    for label in ("3 and 2 bits", "3 and 1 bits fed back", "change 2", "least error 2"):
+        assert all(record.collapsed for record in rows[f"{label}, no padding"])
+    learnt = rows["2 and 4 bits, no padding"]
+    assert len(learnt) == 3 and not any(record.collapsed for record in learnt)
+    lost = frontier.summary(rows).set_index("label")["change"]
+    assert lost["2 and 4 bits, no padding"] == pytest.approx(-5, abs=0.5)
+
+
+def test_what_changes_are_worth(committed):
+    rows = committed("cola")
+    changes, three = rows["change, 2 and 4 bits, no padding"], rows["3 and 4 bits, no padding"]
+    assert len(changes) == len(three) == 3
+    table = frontier.summary(rows).set_index("label")
+    assert table.loc["change, 2 and 4 bits, no padding", "no_loss"] and table.loc["3 and 4 bits, no padding", "no_loss"]
+    worth = table["percent"]["change, 2 and 4 bits, no padding"] - table["percent"]["2 and 4 bits, no padding"]
+    assert worth == pytest.approx(4.5, abs=0.5)
+    assert max(r.compression_ratio for r in three) < min(r.compression_ratio for r in changes)
+    images = frontier.summary(committed("cifar10")).set_index("label")
+    changes, plain = images.loc["change, 2 and 4 bits"], images.loc["5 and 4 bits"]
+    assert changes["percent"] < plain["percent"] - plain["sd"] and changes["ratio"] > plain["ratio"]
 
 
 def test_each_cola_curve_is_best_in_its_last_epoch():
