@@ -97,7 +97,9 @@ class Trainer:
     @property
     def steps_done(self) -> int:
         """Optimizer steps taken so far, those before a resumption included."""
-        return self.state.steps_taken
+        if self.state.diverged:  # which left its last epoch early
+            return self.state.steps_taken
+        return self.state.epoch * self.steps_per_epoch + self.state.step
 
     def fit(self, checkpoint: Path, progress: Progress, workers: int = 0) -> TrainingState:
         """Train until :attr:`finished`, evaluating after each epoch.
