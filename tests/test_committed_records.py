@@ -22,3 +22,17 @@ def test_a_committed_record_is_readable_and_complete(path):
 
 def test_there_are_committed_records():
     assert RECORDS
+
+
+def test_two_machines_recorded_what_one_process_did():
+    found = {record.config.key: record for record in map(read_record, RECORDS)}
+    pairs = [
+        (record, found[key])
+        for record in found.values()
+        if record.config.engine == "two_machines"
+        and (key := record.config.replace(engine="in_process", schedule="gpipe").key) in found
+    ]
+    assert len(pairs) >= 6
+    for there, here in pairs:
+        assert there.history == here.history, there.config
+        assert (there.activation_bytes, there.gradient_bytes) == (here.activation_bytes, here.gradient_bytes)

@@ -44,9 +44,9 @@ def test_four_bits_of_the_documents_collapse_on_cola_and_eight_do_not():
     sort_4 = recorded("cola", "condition_1", "sort", sort_bits(4))
     assert len(sort_4) == 3 and all(record.collapsed for record in sort_4)
     second = recorded("cola", "condition_2", "sort", sort_bits(4))
-    assert second and all(record.collapsed for record in second)
-    (third,) = recorded("cola", "condition_3", "sort", sort_bits(4))
-    assert best([third]) < best(recorded("cola", "condition_3")) / 3, "hardly ever the other class"
+    assert len(second) == 2 and all(record.collapsed for record in second)
+    third = recorded("cola", "condition_3", "sort", sort_bits(4))
+    assert len(third) == 2 and all(r.best.matthews < best(recorded("cola", "condition_3")) / 2 for r in third)
     plain = statistics.mean(record.last.matthews for record in recorded("cola", "condition_1"))
     told = reported.load("001_2.2_cola_sort")["matthews_percent"].max()
     assert (int(100 * plain), int(told)) == (18, 64), "too weak a model to judge by: less than half"

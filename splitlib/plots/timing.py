@@ -224,7 +224,8 @@ def grouped_bars(
             text = "not run" if np.isnan(value) else format.format(value)
             behind = runs.loc[row, name] if runs is not None and not np.isnan(value) else []
             several = behind if len(behind) > 1 else []
-            ax.plot([x] * len(several), several, "o", color="black", markeredgecolor="white", markersize=5, zorder=3)
+            for single in several:
+                ax.plot(x, single, "o", color="black", markeredgecolor="white", markersize=5, zorder=3)
             top = max([0 if np.isnan(value) else value, *several])
             ax.annotate(text, (x, top), xytext=(0, 4 if several else 2), textcoords="offset points",
                         ha="center", fontsize=7, rotation=90 if np.isnan(value) else 0)  # fmt: skip
