@@ -178,8 +178,9 @@ def test_a_checkpoint_that_lacks_a_part_is_refused(part, tmp_path):
             trainer_of(TINY).restore(path)
 
 
-def test_ctrl_c_in_the_last_evaluation_ends_a_sweep_and_costs_nothing(monkeypatch):
-    evaluated = []
+@pytest.mark.parametrize("engine", ["in_process", "simulated"])
+def test_ctrl_c_in_the_last_evaluation_ends_a_sweep_and_costs_nothing(engine, monkeypatch):
+    config, evaluated = TINY.replace(engine=engine), []
 
     def pressing(*args, **options):
         evaluated.append(options["epoch"])
@@ -189,9 +190,9 @@ def test_ctrl_c_in_the_last_evaluation_ends_a_sweep_and_costs_nothing(monkeypatc
 
     monkeypatch.setattr(training, "evaluate", pressing)
     with pytest.raises(KeyboardInterrupt):
-        experiment.sweep({"first": TINY, "second": TINY.replace(seed=1)})
+        experiment.sweep({"first": config, "second": config.replace(seed=1)})
     assert evaluated == [1, 2], "the second row has not begun"
-    assert len(experiment.run(TINY).history) == 2 and evaluated == [1, 2]
+    assert len(experiment.run(config).history) == 2 and evaluated == [1, 2]
 
 
 @pytest.mark.parametrize("seeds", [0, -1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -117,10 +117,8 @@ def plan(
     """
     base, model = _two_sided(config), as_link_model(link)
     sizes, codecs = chosen_chunks(base, chunks), chosen_compressors(base, compressors)
-    _check(client_speed, server_speed, keep, repeats)
-    for name, limit in (("max_error", max_error), ("max_client_share", max_client_share)):
-        if limit is not None and not limit >= 0:
-            raise ConfigError(f"{name} must be at least 0, not {limit:g}")
+    speeds = {"client_speed": client_speed, "server_speed": server_speed}
+    _check(speeds, keep=keep, repeats=repeats, max_error=max_error, max_client_share=max_client_share)
 
     def wanted(costs: Costs) -> list[Wanted]:
         return _wanted(chosen_pairs(costs, cuts), codecs, set(sizes.values()))
@@ -169,12 +167,14 @@ def as_link(link: LinkModel) -> Link:
     return Link(rate_mbit=0.0 if math.isinf(link.up_mbit) else link.up_mbit, latency_ms=link.latency_ms)
 
 
-def _check(client_speed: float, server_speed: float, keep: int, repeats: int) -> None:
-    for name, speed in (("client_speed", client_speed), ("server_speed", server_speed)):
+def _check(speeds: Mapping[str, float], **numbers: float | None) -> None:
+    """Refuse a speed that is none, and other numbers that are too small or none; None sets no limit."""
+    for name, speed in speeds.items():
         if not 0 < speed < math.inf:
             raise ConfigError(f"{name} must be a positive number, not {speed:g}")
-    for name, number, least in (("keep", keep, 0), ("repeats", repeats, 1)):
-        if number < least:
+    for name, number in numbers.items():
+        least = 1 if name == "repeats" else 0
+        if number is not None and not number >= least:
             raise ConfigError(f"{name} must be at least {least}, not {number}")
 
 
