@@ -12,13 +12,14 @@ import pandas as pd
 
 from splitlib.config import RunConfig
 from splitlib.errors import ConfigError
+from splitlib.runtime import either
 
 NOISE_CAP = 3
 """Noise widens the tolerance this many times at most: scattered runs must not pass for agreement."""
 
 _DATA = ("real", "embedded", "none")
 # Runs that differ in one of these are never averaged: they give a reported row several result rows.
-_ORIGIN = ("data", "data_label", "model", "hardware", "document_settings")
+_ORIGIN = ("data", "data_label", "model", "document_settings")
 _SETTINGS = tuple(f.name for f in dataclasses.fields(RunConfig) if f.name != "seed")
 _NUMBERS = ("reported", "reported_sd", "source", "measured", "measured_sd", "n", "difference")
 _CHANGES = ("reported_change", "measured_change")
@@ -105,9 +106,10 @@ def compare(
     """Join a reported table with measured rows and give every reported row a :func:`status`.
 
     Seeds become mean, sample standard deviation and n. Every reported row is there, in its order; it comes once for
-    each kind of run that matches it (other data, model, hardware or settings), and once, *not run*, if none does.
-    The changes that *trend only* speaks of are those against ``baseline``, measured on the same data, model, hardware
-    and settings. The baseline row itself has none, nor has any row whose measured baseline collapsed.
+    each kind of run that matches it (other data, model or settings), and once, *not run*, if none does. Other hardware
+    is another kind of run for times (``relative``) alone: what training reaches differs by how a processor rounds, and
+    that is part of the spread. The changes that *trend only* speaks of are those against ``baseline``, measured on the
+    same kind. The baseline row itself has none, nor has any row whose measured baseline collapsed.
 
     The measured side need not be training runs: any table will do that has the ``on`` columns, the metric, ``data`` and
     ``document_settings``. Of times and bandwidths, the hardware is one of the document's settings.
@@ -132,8 +134,8 @@ def compare(
         The ``on`` columns, ``metric``, ``reported``, ``reported_sd``, ``source`` (document and section), ``measured``,
         ``measured_sd`` (blank for a single run), ``n``, ``difference`` (measured less reported, in the metric's unit),
         ``reported_change`` and ``measured_change`` (shares if ``relative``), then what ``measured`` says of ``data``,
-        ``data_label``, ``model``, ``hardware`` and ``document_settings``, ``collapsed`` (how many of the n runs
-        predict one class) and ``status``.
+        ``data_label``, ``model``, ``document_settings`` and ``hardware`` (all kinds), ``collapsed`` (how many of the n
+        runs predict one class) and ``status``.
 
     Raises:
         ConfigError: a column is missing, the tolerance is not positive, ``baseline`` picks no row or several, or rows
@@ -144,7 +146,8 @@ def compare(
     _check_reported(reported, [*pairs, metric, *([spread] if spread else [])], metric, tolerance, relative)
     _check_measured(measured, [*pairs.values(), measured_metric])
 
-    groups = _group(measured, list(pairs.values()), measured_metric)
+    origin = (*_ORIGIN, "hardware") if relative else _ORIGIN
+    groups = _group(measured, list(pairs.values()), measured_metric, origin)
     rows = reported.to_dict("records")
     base = _baseline_row(rows, baseline)
     joined = []
@@ -166,7 +169,7 @@ def compare(
     table = pd.DataFrame(joined).assign(metric=metric).astype({"collapsed": "Int64"})
     _add_judgement(table, tolerance, relative)
     identity = reported[list(pairs)].iloc[table["position"]].reset_index(drop=True)
-    origin_columns = [name for name in _ORIGIN if name not in pairs]
+    origin_columns = [name for name in (*_ORIGIN, "hardware") if name not in pairs]
     columns = ["metric", *_NUMBERS, *_CHANGES, *origin_columns, "collapsed", "status"]
     return pd.concat([identity, table[columns]], axis=1)
 
@@ -197,17 +200,20 @@ def _add_judgement(table: pd.DataFrame, tolerance: float, relative: bool) -> Non
 
 # --- The measured side -----------------------------------------------------------------------------------------------
 
-_NOT_RUN: Row = {"measured": math.nan, "measured_sd": math.nan, "n": 0, "collapsed": None, **dict.fromkeys(_ORIGIN)}
+_NOT_RUN: Row = {"measured": math.nan, "measured_sd": math.nan, "n": 0, "collapsed": None, "hardware": None}
+_NOT_RUN |= dict.fromkeys(_ORIGIN)
 
 
-def _group(measured: pd.DataFrame, columns: Sequence[str], metric: str) -> dict[Key, dict[Key, Row]]:
+def _group(
+    measured: pd.DataFrame, columns: Sequence[str], metric: str, kind: Sequence[str]
+) -> dict[Key, dict[Key, Row]]:
     """Summarise the seeds: by row first, then by where the runs come from."""
     groups: dict[Key, dict[Key, list[Row]]] = {}
     for run in measured.to_dict("records"):
         if not math.isnan(_number(run[metric])):
             # The same samples are the same data, whether they came from the hub or from a mirror.
             origin = {**run, "data_label": run.get("data_fingerprint", run.get("data_label"))}
-            groups.setdefault(_key(run, columns), {}).setdefault(_key(origin, _ORIGIN), []).append(run)
+            groups.setdefault(_key(run, columns), {}).setdefault(_key(origin, kind), []).append(run)
     return {
         key: {origin: _summary(runs, metric) for origin, runs in by_origin.items()} for key, by_origin in groups.items()
     }
@@ -228,6 +234,7 @@ def _summary(runs: Sequence[Row], metric: str) -> Row:
         "n": len(runs),
         "collapsed": sum(map(bool, (run["collapsed"] for run in runs))) if "collapsed" in runs[0] else None,
         **{name: runs[0].get(name) for name in _ORIGIN},
+        "hardware": either(run["hardware"] for run in runs if not pd.isna(run.get("hardware"))) or None,
     }
 
 

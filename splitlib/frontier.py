@@ -15,7 +15,7 @@ from splitlib import reported
 from splitlib.config import RunConfig, size_text
 from splitlib.experiment import sweep
 from splitlib.profiles import DOCUMENT_SETTINGS, Profile
-from splitlib.results import RunRecord, to_frame
+from splitlib.results import RunRecord, hardware_of, to_frame
 
 TASKS = ("cola", "cifar10")
 GOAL = 1 / 20
@@ -262,7 +262,7 @@ def markdown(task: str, runs: Mapping[str, Sequence[RunRecord]]) -> str:
     model = str(config.model).rsplit("/", 1)[-1]
     lines = [
         f"**{first.data_label}**, {model}, {size_text(config)}, partition {config.partition}; "
-        f"on {first.environment['hardware']}. Measured after the last epoch. {answer(table)}",
+        f"on {hardware_of(runs)}. Measured after the last epoch. {answer(table)}",
         "",
         f"| row | bytes sent / uncompressed | {metric}, mean ± sd (n) | change | reported change | |",
         "|---|---|---|---|---|---|",

@@ -7,7 +7,7 @@ alone, so every one of them can be redrawn without training.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import pandas as pd
 from splitlib.config import RunConfig, size_text
 from splitlib.errors import RecordError
 from splitlib.files import file_stem, write_text
-from splitlib.runtime import results_dir
+from splitlib.runtime import either, results_dir
 from splitlib.training import EpochResult
 
 TIMING_PREFIX = "timing-"
@@ -108,6 +108,11 @@ class RunRecord:
             "compression_ratio": self.compression_ratio,
             "samples_per_second": self.samples_seen / self.train_seconds if self.train_seconds else float("nan"),
         }
+
+
+def hardware_of(runs: Mapping[str, Sequence[RunRecord]]) -> str:
+    """Return what a title calls the hardware of all rows' runs."""
+    return either(record.environment["hardware"] for records in runs.values() for record in records)
 
 
 def record_path(config: RunConfig, folder: Path | None = None) -> Path:

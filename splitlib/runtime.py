@@ -7,6 +7,7 @@ import os
 import platform
 import random
 import subprocess
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,15 @@ def hardware(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
     return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def either(hardware: Iterable[str]) -> str:
+    """Return what a table calls the hardware of several runs: every kind once, in their order.
+
+    >>> either(["AMD EPYC, 1 thread", "Intel Xeon, 1 thread", "AMD EPYC, 1 thread"])
+    'AMD EPYC, 1 thread or Intel Xeon, 1 thread'
+    """
+    return " or ".join(dict.fromkeys(hardware))
 
 
 def environment(*devices: torch.device) -> dict[str, Any]:

@@ -156,6 +156,17 @@ def test_the_same_samples_are_one_kind_of_data_wherever_they_came_from() -> None
     assert compared(*rows, baseline=BASELINE).loc[8, "n"].tolist() == [1, 1]
 
 
+def test_processors_are_part_of_the_spread_of_accuracies_and_apart_for_times() -> None:
+    rows = [run(16, 65.0, hardware="A"), run(8, 64.0, hardware="A"), run(8, 63.0, hardware="B", seed=1)]
+    table = compared(*rows, baseline=BASELINE)
+    assert table.loc[8, "n"] == 2 and table.loc[8, "measured_change"] == -1.5
+    assert table["hardware"].fillna("").tolist() == ["A", "", "A or B", ""]
+    above_0 = DOCUMENT[DOCUMENT["matthews_percent"] > 0]
+    times = compare(above_0, pd.DataFrame(rows), **ASK, baseline=BASELINE, relative=True).set_index("bits")
+    assert times.loc[8, "n"].tolist() == [1, 1] and times.loc[8, "hardware"].tolist() == ["A", "B"]
+    assert times.loc[8, "measured_change"].isna().tolist() == [False, True], "the baseline ran on A alone"
+
+
 def test_trends_are_against_the_measured_baseline() -> None:
     table = compared(embedded(16, 80.0), embedded(12, 79.0), embedded(8, 85.0), embedded(4, 3.0), baseline=BASELINE)
     assert table["status"].tolist() == ["differs", "trend only", "differs", "trend only"]

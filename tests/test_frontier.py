@@ -154,6 +154,13 @@ def test_the_headline_has_the_documents_rows_beside_the_measured_ones():
     assert table.set_index("label").loc["none", "source"] == ""
 
 
+def test_the_headline_names_all_hardware():
+    made = runs_of("cola", [19.6, 20.4])
+    elsewhere = dataclasses.replace(made[1], environment={**made[1].environment, "hardware": "another machine"})
+    text = frontier.markdown("cola", {"none": [made[0]], "sort 8": [elsewhere]})
+    assert f"; on {made[0].environment['hardware']} or another machine. Measured" in text
+
+
 def test_the_headline_comes_from_records_alone(tmp_path, capsys):
     page = tmp_path / "page.md"
     page.write_text(f"above\n<!-- {SECTION}: begin -->\nold\n<!-- {SECTION}: end -->\nbelow\n", encoding="utf-8")
