@@ -46,12 +46,28 @@ def test_repeated_rows_are_rows():
 
 
 def test_a_change_is_against_no_compression_and_no_loss_is_within_its_spread():
-    runs = {"none": runs_of("cola", [60.0, 62.0]), "a": runs_of("cola", [60.5]), "b": runs_of("cola", [59.0])}
+    runs = {"none": runs_of("cola", [60.0, 62.0]), "a": runs_of("cola", [59.5, 61.0]), "b": runs_of("cola", [58.0])}
     table = frontier.summary(runs).set_index("label")
-    assert table.loc["a", "change"] == pytest.approx(-0.5) and table.loc["b", "change"] == pytest.approx(-2.0)
+    assert table["change"].tolist() == pytest.approx([0, -0.75, -2])
     assert table.loc["none", "sd"] == pytest.approx(2**0.5)
     assert table["no_loss"].tolist() == [True, True, False]
-    assert table["n"].tolist() == [2, 1, 1]
+    assert table["n"].tolist() == [2, 2, 1]
+
+
+def test_a_change_is_between_runs_of_one_seed():
+    """The first seed may be a lucky one: a row that has it alone gains nothing by that."""
+    runs = {
+        "none": runs_of("cola", [70.0, 60.0, 50.0]),
+        "a": runs_of("cola", [69.0]),
+        "b": runs_of("cola", [68.0, 59.0]),
+    }
+    table = frontier.summary(runs).set_index("label")
+    assert table["change"].tolist() == pytest.approx([0, -1, -1.5])
+    assert table["change_sd"].tolist()[::2] == pytest.approx([0, 0.5**0.5]), "of the differences, not of the runs"
+    lines = frontier.markdown("cola", runs).splitlines()
+    assert "| 60.0 ± 10.0 (3) | – |" in lines[-3] and "| 63.5 ± 6.4 (2) | -1.5 ± 0.7 |" in lines[-1]
+    other = frontier.summary({"none": runs["none"][:2], "a": runs["none"][2:]}).set_index("label").loc["a"]
+    assert other["no_loss"] is None and pd.isna(other["change"]), "no seed in common"
 
 
 def test_the_answer_is_the_fewest_bytes_of_rows_with_several_runs():
@@ -127,16 +143,21 @@ def test_a_section_without_a_nearly_whole_row_is_measured_against_those_of_all_o
 def test_the_frontier_shows_the_spread_of_the_runs_and_none_for_one():
     told = pd.DataFrame({"method": ["sort"], "metric": ["accuracy"], "ratio": [0.25], "change": [-1.3]})
     ours = pd.DataFrame({
-        "label": ["none", "a"], "ratio": [1.0, 0.1], "change": [0.0, -1.0], "sd": [float("nan"), 0.5], "n": [1, 4],
-        "collapsed": [0, 1],
+        "label": ["none", "a"], "ratio": [1.0, 0.1], "change": [0.0, -1.0], "change_sd": [float("nan"), 0.5],
+        "n": [1, 4], "collapsed": [0, 1],
     })  # fmt: skip
     drawing = Figure(layout="constrained")
     ax = drawing.subplots()
-    figures.frontier(ax, told, ours, goal=0.05)
+    figures.frontier(ax, told, ours, goal=0.05, spread=1.5)
     (bar,) = ax.collections
+    assert [band.get_y() for band in ax.patches] == [-1.5] and [band.get_height() for band in ax.patches] == [3.0]
     assert bar.get_segments()[0].tolist() == [[0.1, -1.5], [0.1, -0.5]]
     (legend,) = drawing.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["reported: sort", "none (n=1)", "a (n=4, 1 collapsed)"]
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "reported: sort", "one standard deviation of none", "none (n=1)", "a (n=4, 1 collapsed)",
+    ]  # fmt: skip
+    figures.frontier(other := Figure().subplots(), told, ours, goal=0.05, spread=float("nan"))
+    assert not other.patches
 
 
 def test_shares_of_a_row_stand_behind_each_other():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pandas as pd
@@ -10,18 +11,20 @@ from matplotlib.ticker import FuncFormatter
 
 from splitlib.plots import COLOURS, HATCHES, MARKERS, look
 
-_LINEAR = 2.0  # points around no loss that are drawn to scale; beyond, a collapse takes no more room than a slip
+_LINEAR = 3.0  # points around no loss that are drawn to scale; beyond, a collapse takes no more room than a slip
 
 
-def frontier(ax: Axes, told: pd.DataFrame, ours: pd.DataFrame, *, goal: float) -> None:
+def frontier(ax: Axes, told: pd.DataFrame, ours: pd.DataFrame, *, goal: float, spread: float) -> None:
     """Draw changes of a metric by ratio of bytes: published rows hollow, measured ones filled with their spread.
 
     Args:
         ax: where to draw.
         told: columns ``method``, ``metric``, ``ratio``, ``change``; see :func:`splitlib.frontier.published`.
-        ours: columns ``label``, ``ratio``, ``change``, ``sd``, ``n``, ``collapsed``; see
+        ours: columns ``label``, ``ratio``, ``change``, ``change_sd``, ``n``, ``collapsed``; see
             :func:`splitlib.frontier.summary`.
         goal: the ratio to reach without loss, marked by a line.
+        spread: standard deviation of the runs without compression: a band, what lies in it or above is no loss.
+            NaN, of a single run, draws none.
     """
     several = told["metric"].nunique() > 1  # whose changes do not compare
     for position, ((method, metric), points) in enumerate(told.groupby(["method", "metric"], sort=False)):
@@ -35,10 +38,12 @@ def frontier(ax: Axes, told: pd.DataFrame, ours: pd.DataFrame, *, goal: float) -
         style = look(position)
         collapsed = f", {row.collapsed} collapsed" if row.collapsed else ""
         ax.errorbar(
-            row.ratio, row.change, yerr=None if row.n == 1 else row.sd, color=style["color"], marker=style["marker"],
-            markersize=7, capsize=3, linestyle="none", label=f"{row.label} (n={row.n}{collapsed})",
+            row.ratio, row.change, yerr=None if row.n == 1 else row.change_sd, color=style["color"], markersize=7,
+            marker=style["marker"], capsize=3, linestyle="none", label=f"{row.label} (n={row.n}{collapsed})",
         )  # fmt: skip
     ax.axhline(0.0, color=COLOURS[6], linewidth=0.8)
+    if not math.isnan(spread):
+        ax.axhspan(-spread, spread, color=COLOURS[6], alpha=0.08, linewidth=0, label="one standard deviation of none")
     ax.axvline(goal, color=COLOURS[6], linewidth=0.8, linestyle=":")
     ax.annotate(f"1/{1 / goal:.0f}", (goal, 1.0), xycoords=("data", "axes fraction"), ha="center", va="bottom")
     ax.set_xscale("log")
