@@ -108,8 +108,8 @@ def compare(
     Seeds become mean, sample standard deviation and n. Every reported row is there, in its order; it comes once for
     each kind of run that matches it (other data, model or settings), and once, *not run*, if none does. Other hardware
     is another kind of run for times (``relative``) alone: what training reaches differs by how a processor rounds, and
-    that is part of the spread. The changes that *trend only* speaks of are those against ``baseline``, measured on the
-    same kind. The baseline row itself has none, nor has any row whose measured baseline collapsed.
+    that is part of the spread. The changes that *trend only* speaks of are those against ``baseline``, of the same kind
+    and with the same seeds. The baseline row itself has none, nor has any row whose measured baseline collapsed.
 
     The measured side need not be training runs: any table will do that has the ``on`` columns, the metric, ``data`` and
     ``document_settings``. Of times and bandwidths, the hardware is one of the document's settings.
@@ -146,8 +146,8 @@ def compare(
     _check_reported(reported, [*pairs, metric, *([spread] if spread else [])], metric, tolerance, relative)
     _check_measured(measured, [*pairs.values(), measured_metric])
 
-    origin = (*_ORIGIN, "hardware") if relative else _ORIGIN
-    groups = _group(measured, list(pairs.values()), measured_metric, origin)
+    kind = (*_ORIGIN, "hardware") if relative else _ORIGIN
+    groups = _group(measured, list(pairs.values()), measured_metric, kind)
     rows = reported.to_dict("records")
     base = _baseline_row(rows, baseline)
     joined = []
@@ -155,6 +155,7 @@ def compare(
         base_groups = {} if base is None or base is row else groups.get(_key(base, pairs), {})
         for origin, runs in groups.get(_key(row, pairs), {(): _NOT_RUN}).items():
             base_runs = base_groups.get(origin, _NOT_RUN)
+            base_reported = math.nan if base is None or base is row else _number(base[metric])
             joined.append(
                 {
                     "position": position,
@@ -162,8 +163,8 @@ def compare(
                     "reported_sd": _number(row[spread]) if spread else math.nan,
                     "source": _source(row),
                     **runs,
-                    "base_reported": math.nan if base is None or base is row else _number(base[metric]),
-                    "base_measured": math.nan if base_runs["collapsed"] else base_runs["measured"],
+                    "reported_change": _change(_number(row[metric]), base_reported, relative),
+                    "measured_change": math.nan if base_runs["collapsed"] else _paired(runs, base_runs, relative),
                 }
             )
     table = pd.DataFrame(joined).assign(metric=metric).astype({"collapsed": "Int64"})
@@ -175,11 +176,8 @@ def compare(
 
 
 def _add_judgement(table: pd.DataFrame, tolerance: float, relative: bool) -> None:
-    """Add ``difference``, the changes and ``status`` to the joined rows."""
+    """Add ``difference`` and ``status`` to the joined rows."""
     table["difference"] = table["measured"] - table["reported"]
-    for side in ("reported", "measured"):
-        base = table[f"base_{side}"]
-        table[f"{side}_change"] = (table[side] - base) / (base.abs() if relative else 1.0)
     unit = table["reported"].abs() if relative else pd.Series(1.0, index=table.index)
     measured_error = table["measured_sd"].fillna(0) / table["n"].clip(lower=1) ** 0.5  # of the mean of n runs
     noise = (table["reported_sd"].fillna(0) ** 2 + measured_error**2) ** 0.5
@@ -201,6 +199,7 @@ def _add_judgement(table: pd.DataFrame, tolerance: float, relative: bool) -> Non
 # --- The measured side -----------------------------------------------------------------------------------------------
 
 _NOT_RUN: Row = {"measured": math.nan, "measured_sd": math.nan, "n": 0, "collapsed": None, "hardware": None}
+_NOT_RUN["by_seed"] = pd.Series(dtype=float)
 _NOT_RUN |= dict.fromkeys(_ORIGIN)
 
 
@@ -227,15 +226,27 @@ def _summary(runs: Sequence[Row], metric: str) -> Row:
     keys = [run["key"] for run in runs if "key" in run]
     if len(set(keys)) < len(keys):
         raise ConfigError(f"run {max(keys, key=keys.count)} is there more than once; give one row a run")
-    values = pd.Series([_number(run[metric]) for run in runs])
+    values = pd.Series([_number(run[metric]) for run in runs], index=[run.get("seed") for run in runs])
     return {
         "measured": values.mean(),
         "measured_sd": values.std(),
         "n": len(runs),
+        "by_seed": values,
         "collapsed": sum(map(bool, (run["collapsed"] for run in runs))) if "collapsed" in runs[0] else None,
         **{name: runs[0].get(name) for name in _ORIGIN},
         "hardware": either(run["hardware"] for run in runs if not pd.isna(run.get("hardware"))) or None,
     }
+
+
+def _change(value: float, base: float, relative: bool) -> float:
+    return (value - base) / (abs(base) if relative else 1.0)
+
+
+def _paired(runs: Row, base: Row, relative: bool) -> float:
+    """Return the change of the mean over the seeds that both rows ran."""
+    mine, its = (row["by_seed"].groupby(level=0, dropna=False).mean() for row in (runs, base))
+    shared = mine.index.intersection(its.index)
+    return _change(mine[shared].mean(), its[shared].mean(), relative)
 
 
 # --- Cells and checks ------------------------------------------------------------------------------------------------

@@ -93,8 +93,8 @@ SIZES: Mapping[str, Mapping[str, Changes]] = {
 REPEATED: Mapping[str, int] = {
     NONE: 5,
     "5 and 2 bits": 5,
-    "5 and 3 bits": 3,
-    "5 and 4 bits": 3,
+    "5 and 3 bits": 5,
+    "5 and 4 bits": 5,
     "least error 5": 3,
     "least error 4": 3,
     "least error 5, no padding": 3,

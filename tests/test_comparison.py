@@ -151,7 +151,7 @@ def test_the_same_samples_are_one_kind_of_data_wherever_they_came_from() -> None
     for row, label in zip(rows, ("from a mirror", "from the hub", "from a mirror"), strict=True):
         row |= {"data_label": label, "data_fingerprint": "same"}
     table = compared(*rows, baseline=BASELINE)
-    assert table.loc[8, "n"] == 2 and table.loc[8, "measured_change"] == -1.5
+    assert table.loc[8, "n"] == 2 and table.loc[8, "measured_change"] == -1.0
     rows[1]["data_fingerprint"] = "other"
     assert compared(*rows, baseline=BASELINE).loc[8, "n"].tolist() == [1, 1]
 
@@ -159,7 +159,7 @@ def test_the_same_samples_are_one_kind_of_data_wherever_they_came_from() -> None
 def test_processors_are_part_of_the_spread_of_accuracies_and_apart_for_times() -> None:
     rows = [run(16, 65.0, hardware="A"), run(8, 64.0, hardware="A"), run(8, 63.0, hardware="B", seed=1)]
     table = compared(*rows, baseline=BASELINE)
-    assert table.loc[8, "n"] == 2 and table.loc[8, "measured_change"] == -1.5
+    assert table.loc[8, "n"] == 2 and table.loc[8, "measured_change"] == -1.0
     assert table["hardware"].fillna("").tolist() == ["A", "", "A or B", ""]
     above_0 = DOCUMENT[DOCUMENT["matthews_percent"] > 0]
     times = compare(above_0, pd.DataFrame(rows), **ASK, baseline=BASELINE, relative=True).set_index("bits")
@@ -173,6 +173,14 @@ def test_trends_are_against_the_measured_baseline() -> None:
     assert table["measured_change"].tolist()[1:] == [-1.0, 5.0, -77.0]
     assert table["reported_change"].tolist()[1:] == pytest.approx([-0.57, -1.3, -64.5])
     assert table.loc[16, ["reported_change", "measured_change"]].isna().all()
+
+
+def test_a_change_is_between_runs_of_one_seed() -> None:
+    """A baseline with further seeds, lucky or not, changes no row that has not run them."""
+    rows = [embedded(16, 80.0, seed=0), embedded(16, 60.0, seed=1), embedded(8, 79.0, seed=0)]
+    table = compared(*rows, embedded(4, 50.0, seed=2), baseline=BASELINE)
+    assert table["measured"].tolist()[0] == 70.0 and table.loc[8, "measured_change"] == -1.0
+    assert math.isnan(table.loc[4, "measured_change"]) and table.loc[4, "status"] == "differs"
 
 
 def test_without_a_measured_baseline_there_is_no_trend() -> None:
