@@ -67,6 +67,7 @@ ROWS: Mapping[str, Mapping[str, Changes]] = {
         "least error 4": _both(_least_error(4)),
         "least error 3": _both(_least_error(3)),
         "least error 2": _both(_least_error(2)),
+        "6 and 2 bits": _each(_least_error(6), _least_error(2)),
         "5 and 4 bits": _each(_least_error(5), _least_error(4)),
         "5 and 3 bits": _each(_least_error(5), _least_error(3)),
         "5 and 2 bits": _each(_least_error(5), _least_error(2)),
@@ -92,6 +93,7 @@ SIZES: Mapping[str, Mapping[str, Changes]] = {
 """By profile and task, what a study of so many rows changes of the profile's sizes."""
 REPEATED: Mapping[str, int] = {
     NONE: 5,
+    "6 and 2 bits": 5,
     "5 and 2 bits": 5,
     "5 and 3 bits": 5,
     "5 and 4 bits": 5,
