@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from splitlib import plots
+from splitlib.plots import saving
 
 matplotlib.use("Agg")
 REPORTED = pd.DataFrame(
@@ -93,6 +94,16 @@ def test_every_rule_has_its_row_of_edges_above_the_density():
         assert rows.get_xlim() == axes[0].get_xlim()
         below, above = axes[0].get_window_extent(), drawing._suptitle.get_window_extent()
         assert below.y1 < rows.get_window_extent().y0 and rows.get_window_extent().y1 < above.y0
+
+
+def test_a_long_title_is_wrapped_and_kept_whole_in_the_gallery():
+    title = "Measured: CoLA\nall-MiniLM-L6-v2, 3 epochs, " + " or ".join(["a processor's long name, 1 thread"] * 3)
+    with plots.figure(title) as (drawing, axes):
+        drawing.canvas.draw()
+        extent = drawing._suptitle.get_window_extent()
+        assert extent.x0 >= 0 and extent.x1 <= drawing.bbox.width
+        assert axes[0].get_window_extent().y1 < extent.y0
+        assert saving.title_of(drawing) == title.replace("\n", "; ")
 
 
 def test_slanted_names_end_under_their_ticks():

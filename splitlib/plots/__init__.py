@@ -65,7 +65,7 @@ def figure(title: str, *, columns: int = 1, height: float = 3.8) -> Iterator[tup
     """Yield a figure in the workbook's style with ``columns`` panels; ``title`` names data and hardware."""
     with plt.rc_context(STYLE):
         drawing, axes = plt.subplots(1, columns, figsize=(max(6.4, 4.6 * columns), height), squeeze=False)
-        drawing.suptitle(title, fontsize=10)
+        drawing.suptitle(title, fontsize=10, wrap=True)
         yield drawing, axes[0]
 
 
