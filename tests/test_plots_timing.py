@@ -53,6 +53,15 @@ def test_gantt_keys_what_it_shows_and_no_more(ax):
     assert [label.get_text() for label in ax.get_yticklabels()] == ["client send", "server send"]
 
 
+@pytest.mark.parametrize(("share", "has_key"), [(0.0005, False), (0.005, True)])
+def test_gantt_has_no_key_for_what_is_too_thin_to_see(ax, share, has_key):
+    found = predict(WORK, chunks=1, link=LinkModel.symmetric(100))
+    kept = [span for span in found.spans if span.what != plots_timing.OPTIMIZER]
+    step = replace(kept[-1], what=plots_timing.OPTIMIZER, start=found.seconds * (1 - share), end=found.seconds)
+    plots_timing.gantt(ax, [*kept, step], kind="predicted")
+    assert ("optimizer" in [text.get_text() for text in ax.get_legend().get_texts()]) == has_key
+
+
 def test_crossings_lie_on_both_lines(ax):
     rates = list(np.geomspace(1, 1e5, 30))
     times = pd.DataFrame(times_by_rate({"none": WORK, "8 bits": CODED}, chunks=2, rates=rates), index=rates)

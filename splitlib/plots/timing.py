@@ -25,6 +25,7 @@ _LOOKS: Mapping[str, Mapping[str, object]] = {
 _LANES = (COMPUTE, ENCODE, SEND, DECODE)
 _NUMBERED = 0.022  # share of the axis a bar must have to show its micro-batch's number
 _OUTLINED = 0.008  # and to have an outline: a narrower one would be nothing but that
+_SEEN = 0.001  # and to be seen at all: what has no wider one has no key
 # Where a point's text may stand, from the point to its middle, in points (1/72 inch); the first that is free is taken.
 _AROUND = ((17, 6), (17, -6), (-17, 6), (-17, -6), (0, 10), (0, -10), (19, 0), (-19, 0), (24, 12), (24, -12), (-24, 12))
 _ROOM = (18, 8)  # two middles, of texts or points, at least this far apart in one direction do not cover each other
@@ -57,7 +58,7 @@ def gantt(ax: Axes, spans: Sequence[Span], *, kind: str) -> None:
     ax.set_title(f"{kind}: {end - begin:,.0f} ms a batch", loc="left", fontsize=10)
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
-    present = {_meaning(span) for span in spans}
+    present = {_meaning(span) for span in spans if 1e3 * (span.end - span.start) > _SEEN * (end - begin)}
     keys = [Patch(label=name, **look) for name, look in _LOOKS.items() if name in present]  # type: ignore[arg-type]
     ax.legend(handles=keys, ncols=len(keys), loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=8)
 
@@ -182,7 +183,7 @@ def predicted_and_measured(ax: Axes, points: pd.DataFrame) -> None:
     methods, chunks = (list(dict.fromkeys(points[name])) for name in ("method", "chunks"))
     for (method, number), group in points.groupby(["method", "chunks"], sort=False):
         ax.plot(
-            group["predicted"], group["measured"], linestyle="none", markersize=8, markeredgecolor="black",
+            group["predicted"], group["measured"], linestyle="none", markersize=7, markeredgecolor="black", alpha=0.75,
             marker=MARKERS[chunks.index(number) % len(MARKERS)], color=COLOURS[methods.index(method) % len(COLOURS)],
         )  # fmt: skip
     values = points[["predicted", "measured"]].to_numpy(float)
