@@ -120,7 +120,7 @@ def configs(task: str) -> dict[str, RunConfig]:
 
 
 def summary(runs: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
-    """Return one table row for each label that has records.
+    """Return one table row for each label that has records, the most bytes first.
 
     Columns: ``label``, ``ratio`` (bytes sent over bytes uncompressed), ``percent`` and ``sd`` (of the task's metric at
     the last epoch), ``n``, ``change`` and ``change_sd`` (points against the runs without compression that have the same
@@ -154,7 +154,7 @@ def summary(runs: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
                 "no_loss": bool(changes.mean() >= -base.std() and not failed.any()) if known else None,
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).sort_values("ratio", ascending=False, kind="stable", ignore_index=True)
 
 
 # Tables that give a ratio or bits and an accuracy, and the metric's column; a task's unit is points either way.
@@ -280,9 +280,9 @@ def markdown(task: str, runs: Mapping[str, Sequence[RunRecord]]) -> str:
         spread, change_spread = ("" if row.n == 1 else f" ± {sd:.1f}" for sd in (row.sd, row.change_sd))
         change = "–" if row.label == NONE else f"{row.change:+.1f}{change_spread}"
         told = "–" if pd.isna(row.reported_change) else f"{row.reported_change:+.1f} ({row.source})"
+        ratio = f"{row.ratio:.4f}" + (f" (1/{1 / row.ratio:.0f})" if row.label != NONE else "")
         lines.append(
-            f"| {row.label} | {row.ratio:.4f} | {row.percent:.1f}{spread} ({row.n}) | {change} | {told} | "
-            f"{_verdict(row)} |"
+            f"| {row.label} | {ratio} | {row.percent:.1f}{spread} ({row.n}) | {change} | {told} | {_verdict(row)} |"
         )
     return "\n".join(lines)
 
@@ -307,4 +307,4 @@ def _verdict(row: Any) -> str:
     words = [word if count == row.n else f"{count} of {row.n} {word}" for word, count in counts.items() if count]
     if row.no_loss is not None and not words:
         words.append("within one sd of none" if row.no_loss else "more than one sd below none")
-    return ", ".join([*words, *([f"1/{1 / GOAL:.0f} of the bytes or fewer"] if row.ratio <= GOAL else [])])
+    return ", ".join(words)

@@ -119,7 +119,7 @@ def test_a_row_that_failed_never_answers(fate, all_words, some_words):
     assert table["no_loss"].tolist() == [True, False, False]
     assert frontier.answer(table) == "No row is known to lose nothing."
     lines = frontier.markdown("cola", rows).splitlines()
-    assert f"| {all_words}, 1/20" in lines[-2] and f"| {some_words}, 1/20" in lines[-1]
+    assert lines[-2].endswith(f"| {all_words} |") and lines[-1].endswith(f"| {some_words} |")
 
 
 def test_published_rows_are_all_that_give_a_ratio_and_an_accuracy():
@@ -173,6 +173,18 @@ def test_the_headline_has_the_documents_rows_beside_the_measured_ones():
     row = table.set_index("label").loc[label]
     assert row["reported_change"] == -64.5 and row["source"] == "001 §2.2" and row["change"] == -60.0
     assert table.set_index("label").loc["none", "source"] == ""
+
+
+def test_the_most_bytes_stand_first():
+    sent = {"none": 100, "few": 4, "many": 25}
+    base = runs_of("cola", [19.6])[0]
+    runs = {
+        label: [dataclasses.replace(base, activation_bytes=count, gradient_bytes=0, uncompressed_bytes=100)]
+        for label, count in sent.items()
+    }
+    assert frontier.summary(runs)["label"].tolist() == ["none", "many", "few"]
+    lines = frontier.markdown("cola", runs).splitlines()[-3:]
+    assert [line.split(" | ")[1] for line in lines] == ["1.0000", "0.2500 (1/4)", "0.0400 (1/25)"]
 
 
 def test_the_headline_names_all_hardware():
