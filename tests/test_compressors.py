@@ -154,7 +154,7 @@ def test_integers_are_refused():
     ("name", "options", "words"),
     [
         ("zip", {}, "unknown compressor 'zip'; choose from none"),
-        ("sort", {"bits": 8}, "no parameter 'bits'; it takes zstd, level_bits, bin_bits"),
+        ("sort", {"bits": 8}, "no parameter 'bits'; it takes zstd, codes, level_bits, bin_bits"),
         ("none", {"bits": 8}, "it takes no parameters"),
         ("uniform", {"bits": 8.0}, "bits must be int, not 8.0"),
         ("uniform", {"bits": 17}, "from 1 to 16, not 17"),

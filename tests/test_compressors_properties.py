@@ -231,6 +231,8 @@ SMALL = [
     make_compressor("uniform", bits=3, block=16),
     make_compressor("sort", level_bits=3, bin_bits=1, zstd=1),
     make_compressor("fast", level_bits=2, bin_bits=2),
+    make_compressor("sort", level_bits=0, bin_bits=3, edges="least_error", codes="context"),
+    make_compressor("uniform", bits=3, block=16, codes="context"),
 ]
 
 

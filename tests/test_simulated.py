@@ -52,6 +52,7 @@ def fitted(config, tmp_path, **options):
         {"compressor": "uniform", "compressor_options": {"bits": 4, "block": 64}},
         {"compressor": "fast"},
         {"compressor": "sort", "compressor_options": {"zstd": 1}},
+        {"compressor": "sort", "compressor_options": {"codes": "context"}},
         {"compressor": "power_iteration", "compressor_options": {"rank": "3,7"}},
         {"compressor": "sort", "coding": "change"},
         {"compressor": "uniform", "compressor_options": {"bits": 2}, "error_feedback": "gradients"},

@@ -6,7 +6,6 @@ nothing but itself: the header names the codec, its parameters, and the tensor's
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import struct
 from abc import ABC, abstractmethod
@@ -27,7 +26,8 @@ MAX_DIMENSIONS = 8
 _HEADER = struct.Struct(f"<2sBBBBBx4H{MAX_DIMENSIONS}Iq")
 HEADER_BYTES = _HEADER.size
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-_RAW, _ZSTD = 1, 2
+_RAW, _ZSTD, _CONTEXT = 1, 2, 4
+_FLAGS = (0, _RAW, _ZSTD, _RAW | _ZSTD, _CONTEXT)  # of a header; a raw body has no codes, and zstd nothing left to find
 _WORD = 8  # bytes the checksum adds at a time; the header is a whole number of them, and ends with the checksum
 _MAX_NUMEL = 2**62  # torch counts bytes in 64 bits
 
@@ -44,6 +44,8 @@ class Header:
     """The body holds the tensor as it was, because it has values a quantizer cannot carry."""
     zstd: bool = False
     """The body is compressed once more, without loss."""
+    context: bool = False
+    """The body's codes are written in the context of their neighbours, without loss."""
 
     @property
     def numel(self) -> int:
@@ -51,8 +53,13 @@ class Header:
         return math.prod(self.shape)
 
     @property
+    def row(self) -> int:
+        """Elements in a row of the tensor, its last dimension."""
+        return self.shape[-1] if self.shape else 1
+
+    @property
     def body_nbytes(self) -> int:
-        """Bytes of the body (before zstd) that this header implies; PayloadError if its parameters are impossible."""
+        """Bytes of the body, without a lossless stage, that this header implies; PayloadError for wrong parameters."""
         if self.raw:
             return self.numel * self.dtype.itemsize
         return _CODECS[self.codec].body_nbytes(self) if self.numel else 0
@@ -60,7 +67,7 @@ class Header:
     def pack(self) -> bytes:
         """Return the header's bytes, with a checksum of 0."""
         shape = self.shape + (0,) * (MAX_DIMENSIONS - len(self.shape))
-        flags = _RAW * self.raw | _ZSTD * self.zstd
+        flags = _RAW * self.raw | _ZSTD * self.zstd | _CONTEXT * self.context
         dtype = DTYPES.index(self.dtype)
         return _HEADER.pack(MAGIC, VERSION, self.codec, dtype, len(self.shape), flags, *self.parameters, *shape, 0)
 
@@ -74,12 +81,13 @@ class Header:
             raise PayloadError(f"not a splitlib payload: it starts with {magic!r}, not {MAGIC!r}")
         if version != VERSION:
             raise PayloadError(f"payload of version {version}; this splitlib reads version {VERSION}")
-        if codec not in _CODECS or dtype >= len(DTYPES) or ndim > MAX_DIMENSIONS or flags & ~(_RAW | _ZSTD):
+        if codec not in _CODECS or dtype >= len(DTYPES) or ndim > MAX_DIMENSIONS or flags not in _FLAGS:
             raise PayloadError("payload's header is corrupted: unknown codec, dtype, flag or number of dimensions")
         shape = tuple(rest[4 : 4 + ndim])
         if math.prod(max(size, 1) for size in shape) > _MAX_NUMEL:
             raise PayloadError(f"payload's header is corrupted: it claims the shape {list(shape)}")
-        return cls(codec, DTYPES[dtype], shape, tuple(rest[:4]), bool(flags & _RAW), bool(flags & _ZSTD))
+        raw, zstd, context = (bool(flags & flag) for flag in (_RAW, _ZSTD, _CONTEXT))
+        return cls(codec, DTYPES[dtype], shape, tuple(rest[:4]), raw, zstd, context)
 
 
 @dataclass(frozen=True)
@@ -131,10 +139,9 @@ class Compressor(ABC):
         """Four numbers below 2^16 for the header: all that :meth:`decode_body` knows beside dtype and shape."""
         return (0, 0, 0, 0)
 
-    @property
-    def zstd_level(self) -> int:
-        """How hard zstd tries to shrink the body once more, without loss; 0 leaves it as it is."""
-        return 0
+    def without_loss(self, header: Header, body: Tensor) -> tuple[Header, Tensor]:
+        """Return header and body once a lossless stage has tried to shrink the body; here there is none."""
+        return header, body
 
     @classmethod
     def run(cls, device: torch.device) -> ModuleType:
@@ -163,8 +170,10 @@ class Compressor(ABC):
             message[HEADER_BYTES:] = as_bytes(x)
         elif x.numel():
             self.encode_body(x, low, high, message[HEADER_BYTES:])
-        if self.zstd_level:
-            header, message = _shrink(header, message, self.zstd_level, room)
+        shrunk_header, shrunk = self.without_loss(header, message[HEADER_BYTES:])
+        if HEADER_BYTES + shrunk.numel() < message.numel():
+            front = torch.empty(room + HEADER_BYTES, dtype=torch.uint8, device=x.device)
+            header, message = shrunk_header, torch.cat([front, shrunk])[room:]
         return _sealed(header, message)
 
     @abstractmethod
@@ -187,6 +196,11 @@ class Compressor(ABC):
         """
 
     @classmethod
+    def codes_at(cls, header: Header) -> tuple[int, int]:
+        """Return the byte of the body where packed codes begin, and the bits of each; PayloadError if it has none."""
+        raise PayloadError("payload's header is corrupted: its codec has no codes")
+
+    @classmethod
     @abstractmethod
     def decode_body(cls, body: Tensor, header: Header) -> Tensor:
         """Return the tensor of ``header.numel`` > 0 elements, in any shape and floating dtype.
@@ -203,17 +217,27 @@ def decode(payload: Payload) -> Tensor:
     """
     header, body = payload.header, payload.body
     nbytes = header.body_nbytes
-    if body.numel() != nbytes and not (header.zstd and nbytes):
+    if body.numel() != nbytes and not ((header.zstd or header.context) and nbytes):
         raise PayloadError(f"payload's body has {body.numel()} bytes; its header implies {nbytes}")
     if int(_word_sum(payload.message, _CODECS[header.codec].run(body.device))):
         raise PayloadError("payload is corrupted: its checksum does not fit")
     if not header.numel:
         return torch.empty(header.shape, dtype=header.dtype, device=body.device)
-    if header.zstd:
-        body = lossless.grow(body, nbytes)
+    body = whole_body(payload)
     if header.raw:
         return from_bytes(body, header.dtype).reshape(header.shape)
     return _CODECS[header.codec].decode_body(body, header).to(header.dtype).reshape(header.shape)
+
+
+def whole_body(payload: Payload) -> Tensor:
+    """Return the body as the codec wrote it, with what a lossless stage took put back."""
+    header, body = payload.header, payload.body
+    if header.zstd:
+        return lossless.grow(body, header.body_nbytes)
+    if header.context:
+        first, bits = _CODECS[header.codec].codes_at(header)
+        return torch.cat([body[:first], lossless.grow_codes(body[first:], bits, header.numel, header.row)])
+    return body
 
 
 def as_bytes(x: Tensor) -> Tensor:
@@ -224,15 +248,6 @@ def as_bytes(x: Tensor) -> Tensor:
 def from_bytes(body: Tensor, dtype: torch.dtype) -> Tensor:
     """Return a copy of bytes as 1-d numbers; they may start at any byte, where a view would need alignment."""
     return body.clone().view(dtype)
-
-
-def _shrink(header: Header, message: Tensor, level: int, room: int) -> tuple[Header, Tensor]:
-    """Compress the body, unless that would make it longer."""
-    shrunk = lossless.shrink(message[HEADER_BYTES:], level)
-    if HEADER_BYTES + shrunk.numel() >= message.numel():
-        return header, message
-    front = torch.empty(room + HEADER_BYTES, dtype=torch.uint8, device=message.device)
-    return dataclasses.replace(header, zstd=True), torch.cat([front, shrunk])[room:]
 
 
 def _sealed(header: Header, message: Tensor) -> Payload:

@@ -15,7 +15,7 @@ import numpy as np
 BLOCK = 1024  # values that one pass of each loop takes; a multiple of 8, so that a block's codes begin at a whole byte
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile on first call and keep the result on disk, where there is a folder to write to."""
     try:
         return numba.njit(nogil=True, cache=True)(function)
@@ -23,7 +23,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return numba.njit(nogil=True)(function)
 
 
-@_compiled
+@compiled
 def histogram(bits: np.ndarray, first_block: int, every: int, table: np.ndarray) -> None:
     """Count into a table [2, 2^16] by the leading 16 bits; equal neighbours would wait for each other in one row."""
     table[:] = np.uint32(0)
@@ -39,7 +39,7 @@ def histogram(bits: np.ndarray, first_block: int, every: int, table: np.ndarray)
             even[values[offset + (taken - 1) * every] >> np.uint32(16)] += np.uint32(1)
 
 
-@_compiled
+@compiled
 def cumulate(tables: np.ndarray, upto: np.ndarray) -> None:
     """Sum tables [n, 2^16] of :func:`histogram` up to each cell, in the order of the values."""
     counts = tables[0]
@@ -56,7 +56,7 @@ def cumulate(tables: np.ndarray, upto: np.ndarray) -> None:
         upto[half + i] = total
 
 
-@_compiled
+@compiled
 def write_few(x: np.ndarray, edges: Any, low: Any, inverse: Any, level_bits: int, bits: int, out: np.ndarray) -> None:
     """The bins' numbers come as tuples, whose length is known when this is compiled: they stay in registers."""
     codes = np.empty(BLOCK, np.int32)
@@ -71,10 +71,10 @@ def write_few(x: np.ndarray, edges: Any, low: Any, inverse: Any, level_bits: int
                 bin_low = low[k] if above else bin_low
                 bin_inverse = inverse[k] if above else bin_inverse
             codes[j] = first + _level(values[j], bin_low, bin_inverse, top)
-        _pack(codes[: len(values)], bits, out[start * bits // 8 :])
+        pack(codes[: len(values)], bits, out[start * bits // 8 :])
 
 
-@_compiled
+@compiled
 def write_many(
     x: np.ndarray, edges: np.ndarray, low: np.ndarray, inverse: np.ndarray, level_bits: int, bits: int, out: np.ndarray
 ) -> None:
@@ -92,16 +92,16 @@ def write_many(
                 else:
                     beyond = middle
             codes[j] = (k << level_bits) + _level(values[j], low[k], inverse[k], top)
-        _pack(codes[: len(values)], bits, out[start * bits // 8 :])
+        pack(codes[: len(values)], bits, out[start * bits // 8 :])
 
 
-@_compiled
+@compiled
 def _level(x: np.float32, low: np.float32, inverse: np.float32, top: np.float32) -> np.int32:
     return np.int32(min(max(np.rint((x * np.float32(0.5) - low) * inverse), np.float32(0)), top))
 
 
-@_compiled
-def _pack(codes: np.ndarray, bits: int, out: np.ndarray) -> None:
+@compiled
+def pack(codes: np.ndarray, bits: int, out: np.ndarray) -> None:
     """Loops of their own for the widths of the documents; any other goes through 64-bit words."""
     done = len(codes) // 2 * 2
     if bits == 4:
@@ -130,9 +130,9 @@ def _pack(codes: np.ndarray, bits: int, out: np.ndarray) -> None:
         out[place] = np.uint8(waiting)
 
 
-@_compiled
-def _unpack(packed: np.ndarray, bits: int, codes: np.ndarray) -> None:
-    """Undo :func:`_pack`."""
+@compiled
+def unpack(packed: np.ndarray, bits: int, codes: np.ndarray) -> None:
+    """Undo :func:`pack`."""
     done = len(codes) // 2 * 2
     if bits == 4:
         for j in range(done // 2):
@@ -160,7 +160,7 @@ def _unpack(packed: np.ndarray, bits: int, codes: np.ndarray) -> None:
         waiting, width = waiting >> np.uint64(bits), width - bits
 
 
-@_compiled
+@compiled
 def read_codes(packed: np.ndarray, table: np.ndarray, bits: int, out: np.ndarray) -> None:
     """Looking up is what takes the time: the documents' widths do it while unpacking."""
     if bits == 8:
@@ -176,12 +176,12 @@ def read_codes(packed: np.ndarray, table: np.ndarray, bits: int, out: np.ndarray
     codes = np.empty(BLOCK, np.int32)
     for start in range(done, len(out), BLOCK):
         values = out[start : start + BLOCK]
-        _unpack(packed[start * bits // 8 :], bits, codes[: len(values)])
+        unpack(packed[start * bits // 8 :], bits, codes[: len(values)])
         for j in range(len(values)):
             values[j] = table[codes[j]]
 
 
-@_compiled
+@compiled
 def extremes(bits: np.ndarray, block: int, out: np.ndarray) -> None:
     """Write the bits of each block's smallest and largest float32, [2, blocks]; a NaN lies beyond inf, on its side."""
     for k in range(out.shape[1]):
@@ -193,7 +193,7 @@ def extremes(bits: np.ndarray, block: int, out: np.ndarray) -> None:
         out[0, k], out[1, k] = _ordered(low), _ordered(high)
 
 
-@_compiled
+@compiled
 def _ordered(bits: np.int32) -> np.int32:
     """Return an integer that rises with the float that has these bits, and of that integer the bits.
 
@@ -202,7 +202,7 @@ def _ordered(bits: np.int32) -> np.int32:
     return np.int32(bits ^ ((bits >> 31) & 0x7FFFFFFF))
 
 
-@_compiled
+@compiled
 def word_sum(words: np.ndarray) -> np.int64:
     """Return the sum of int64 modulo 2^64."""
     total = np.int64(0)
@@ -211,7 +211,7 @@ def word_sum(words: np.ndarray) -> np.int64:
     return total
 
 
-@_compiled
+@compiled
 def write_blocks(x: np.ndarray, scaling: np.ndarray, block: int, bits: int, out: np.ndarray) -> None:
     """Write packed codes, each block by its own column of ``scaling``."""
     codes = np.empty(BLOCK, np.int32)
@@ -222,10 +222,10 @@ def write_blocks(x: np.ndarray, scaling: np.ndarray, block: int, bits: int, out:
             values = x[start : min(start + BLOCK, first + block)]
             for j in range(len(values)):
                 codes[j] = _level(values[j], low, inverse, top)
-            _pack(codes[: len(values)], bits, out[start * bits // 8 :])
+            pack(codes[: len(values)], bits, out[start * bits // 8 :])
 
 
-@_compiled
+@compiled
 def read_blocks(packed: np.ndarray, table: np.ndarray, block: int, bits: int, limit: float, out: np.ndarray) -> None:
     """Compute in double precision, as the tables of values are."""
     codes = np.empty(BLOCK, np.int32)
@@ -233,6 +233,6 @@ def read_blocks(packed: np.ndarray, table: np.ndarray, block: int, bits: int, li
         low, step = np.float64(table[0, first // block]), np.float64(table[1, first // block])
         for start in range(first, min(first + block, len(out)), BLOCK):
             values = out[start : min(start + BLOCK, first + block)]
-            _unpack(packed[start * bits // 8 :], bits, codes[: len(values)])
+            unpack(packed[start * bits // 8 :], bits, codes[: len(values)])
             for j in range(len(values)):
                 values[j] = np.float32(max(min(low + codes[j] * step, limit), -limit))

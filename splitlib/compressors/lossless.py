@@ -1,9 +1,14 @@
-"""The lossless stage: zstd over a quantizer's body, which the decoder undoes before it reads anything else.
+"""The lossless stages, which the decoder undoes before it reads anything else: zstd, and codes in context.
 
-Codes of activations and gradients are far from equally frequent, so zstd finds up to another factor of four.
+zstd takes a quantizer's whole body. Codes of activations and gradients are far from equally frequent, so it finds up to
+another factor of four. But it looks for bytes that repeat, and packed codes straddle bytes: :mod:`arithmetic` takes
+each code by itself, given its neighbours, and needs half of zstd's bytes where tensors are smooth.
 """
 
 from __future__ import annotations
+
+import importlib
+from types import ModuleType
 
 import torch
 import zstandard
@@ -38,3 +43,18 @@ def grow(frame: Tensor, nbytes: int) -> Tensor:
     except zstandard.ZstdError as error:
         raise PayloadError(f"payload's zstd frame is damaged: {error}") from None
     return torch.frombuffer(bytearray(body), dtype=torch.uint8).to(frame.device)
+
+
+def shrink_codes(packed: Tensor, bits: int, numel: int, row: int) -> Tensor:
+    """Return packed codes (uint8) as :func:`arithmetic.shrink` has them, on the same device."""
+    return torch.from_numpy(_arithmetic().shrink(packed.cpu().numpy(), bits, numel, row)).to(packed.device)
+
+
+def grow_codes(coded: Tensor, bits: int, numel: int, row: int) -> Tensor:
+    """Undo :func:`shrink_codes`, on the same device; PayloadError if the bytes do not hold these codes."""
+    return torch.from_numpy(_arithmetic().grow(coded.cpu().numpy(), bits, numel, row)).to(coded.device)
+
+
+def _arithmetic() -> ModuleType:
+    """Return the compiled coder; what compiles it is imported only now, when it is needed."""
+    return importlib.import_module("splitlib.compressors.arithmetic")

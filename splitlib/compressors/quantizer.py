@@ -1,4 +1,4 @@
-"""What all quantizers share: a table of ranges, packed codes, and zstd over both on request.
+"""What all quantizers share: a table of ranges, packed codes, and on request a lossless stage behind them.
 
 The body of every quantizer is ``k`` minima, ``k`` steps (float32), then the codes. A code is ``range * 2^Q + level``;
 its value is ``minimum[range] + level * step[range]``.
@@ -6,15 +6,15 @@ its value is ``minimum[range] + level * step[range]``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from splitlib.compressors.base import Compressor
+from splitlib.compressors.base import Compressor, Header
 from splitlib.compressors.loops import loops
-from splitlib.compressors.lossless import MAX_LEVEL
+from splitlib.compressors.lossless import MAX_LEVEL, shrink, shrink_codes
 from splitlib.errors import ConfigError
 
 RANGE_BYTES = 8  # minimum and step, float32
@@ -22,20 +22,38 @@ RANGE_BYTES = 8  # minimum and step, float32
 SMALLEST_STEP = 2.0**-125
 
 
+PACKED, CONTEXT = "packed", "context"
+CODES = (PACKED, CONTEXT)
+"""How codes are written: in their own width, or each arithmetically in the context of its neighbours."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Quantizer(Compressor):
-    """A compressor that rounds to a table's levels. ``zstd`` from 1 to 22 shrinks what it sends; 0 leaves it."""
+    """A compressor that rounds to a table's levels. Two stages send the same values in fewer bytes.
+
+    ``zstd`` from 1 to 22 shrinks what is sent; 0 leaves it. ``codes`` is one of :data:`CODES`.
+    """
 
     zstd: int = 0
+    codes: str = PACKED
 
     def __post_init__(self) -> None:
         if not 0 <= self.zstd <= MAX_LEVEL:
             raise ConfigError(f"zstd must be from 0 (off) to {MAX_LEVEL}, not {self.zstd}")
+        if self.codes not in CODES:
+            raise ConfigError(f"codes must be one of {', '.join(CODES)}, not {self.codes!r}")
+        if self.zstd and self.codes == CONTEXT:
+            raise ConfigError("zstd finds nothing in codes that are written in context: choose one of the two")
 
-    @property
-    def zstd_level(self) -> int:
-        """The parameter ``zstd``."""
-        return self.zstd
+    def without_loss(self, header: Header, body: Tensor) -> tuple[Header, Tensor]:
+        """Apply the stage that was asked for."""
+        if self.zstd:
+            return replace(header, zstd=True), shrink(body, self.zstd)
+        if self.codes == PACKED or header.raw or not header.numel:
+            return header, body
+        first, bits = self.codes_at(header)
+        coded = shrink_codes(body[first:], bits, header.numel, header.row)
+        return replace(header, context=True), torch.cat([body[:first], coded])
 
     @classmethod
     def run(cls, device: torch.device) -> ModuleType:

@@ -25,7 +25,7 @@ def make_compressor(name: str, **options: Any) -> Compressor:
     """Return the compressor ``name`` with its parameters.
 
     >>> make_compressor("uniform", bits=4)
-    UniformQuantization(zstd=0, bits=4, block=0)
+    UniformQuantization(zstd=0, codes='packed', bits=4, block=0)
 
     Raises:
         ConfigError: the name or a parameter is unknown, or a parameter has the wrong type or an impossible value.

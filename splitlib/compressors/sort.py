@@ -78,12 +78,17 @@ class BinnedQuantization(Quantizer):
         return (RANGE_BYTES << bin_bits) + packed_nbytes(header.numel, level_bits + bin_bits)
 
     @classmethod
+    def codes_at(cls, header: Header) -> tuple[int, int]:
+        """Behind the bins."""
+        level_bits, bin_bits = header.parameters[:2]
+        return RANGE_BYTES << bin_bits, level_bits + bin_bits
+
+    @classmethod
     def decode_body(cls, body: Tensor, header: Header) -> Tensor:
         """Look each code's value up in a table of all 2^(Q+S) values."""
-        level_bits, bin_bits = header.parameters[:2]
-        split = RANGE_BYTES << bin_bits
-        values = level_values(from_bytes(body[:split].cpu(), torch.float32), level_bits, header.dtype)
-        return loops(body.device).read_codes(body[split:], values, level_bits + bin_bits, header.numel)
+        split, bits = cls.codes_at(header)
+        values = level_values(from_bytes(body[:split].cpu(), torch.float32), header.parameters[0], header.dtype)
+        return loops(body.device).read_codes(body[split:], values, bits, header.numel)
 
 
 @dataclass(frozen=True, kw_only=True)

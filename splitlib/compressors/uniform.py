@@ -59,12 +59,17 @@ class UniformQuantization(Quantizer):
         bits, block = header.parameters[:2]
         if not 1 <= bits <= 16 or block % 8:
             raise PayloadError(f"payload names {bits} bits in blocks of {block} for uniform quantization")
-        return RANGE_BYTES * _blocks(header) + packed_nbytes(header.numel, bits)
+        return cls.codes_at(header)[0] + packed_nbytes(header.numel, bits)
+
+    @classmethod
+    def codes_at(cls, header: Header) -> tuple[int, int]:
+        """Behind the ranges."""
+        return RANGE_BYTES * _blocks(header), header.parameters[0]
 
     @classmethod
     def decode_body(cls, body: Tensor, header: Header) -> Tensor:
         """Compute each value from its code and its block's minimum and step."""
-        (bits, block), numel, split = header.parameters[:2], header.numel, RANGE_BYTES * _blocks(header)
+        (split, bits), block, numel = cls.codes_at(header), header.parameters[1], header.numel
         table = from_bytes(body[:split], torch.float32).reshape(2, -1)
         limit = torch.finfo(header.dtype).max
         return loops(body.device).read_blocks(body[split:], table, block or numel, bits, numel, limit)

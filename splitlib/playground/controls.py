@@ -11,6 +11,7 @@ import ipywidgets
 from splitlib.compressors import COMPRESSORS, compressor_options
 from splitlib.compressors.cast import CASTS
 from splitlib.compressors.edges import RULES
+from splitlib.compressors.quantizer import CODES
 from splitlib.config import PARTITIONS, task_kind
 from splitlib.data.tasks import TASKS
 from splitlib.options import parameters
@@ -27,6 +28,7 @@ _BLOCKS = [("whole tensor", 0), ("64 values", 64), ("256 values", 256), ("1024 v
 _SIZES = ("bits", "level_bits", "bin_bits", "rank", "dtype")
 # Names in words for what the config calls by one word.
 _TITLES = {"level_bits": "level bits Q", "bin_bits": "bin bits S", "edges": "bin edges", "block": "range of"}
+_CHOICES = {"edges": RULES, "dtype": CASTS, "codes": CODES}
 _RANGES = {"bits": (1, 16), "zstd": (0, 22), "level_bits": (0, 16), "bin_bits": (0, 8), "rank": (1, 64),
            "iterations": (1, 5)}  # fmt: skip
 
@@ -167,12 +169,13 @@ class CodecControls:
         self.name.add_class(f"splitlib-{title}")
         defaults = {option: next(iter(values.values())) for option, values in compressor_options().items()}
         self._options = {option: _option(option, options.get(option, value)) for option, value in defaults.items()}
+        self._lossless = [self._options[option] for option in ("codes", "zstd")]
         self.arrange()
 
     @property
     def widgets(self) -> list[ipywidgets.Widget]:
-        """The name first, then every option."""
-        return [self.name, *sorted(self._options.values(), key=lambda widget: widget is self._options.get("zstd"))]
+        """The name first, then every option, the lossless stages last."""
+        return [self.name, *sorted(self._options.values(), key=lambda widget: widget in self._lossless)]
 
     def __getitem__(self, option: str) -> ipywidgets.Widget:
         return self._options[option]
@@ -208,9 +211,9 @@ def _option(name: str, value: Any) -> ipywidgets.Widget:
             widget.options = [*_BLOCKS, (f"{value} values", value)]
         widget.value = value
         return widget
-    if name in ("edges", "dtype"):
+    if name in _CHOICES:
         widget = _line(ipywidgets.Dropdown, title)
-        _choose(widget, RULES if name == "edges" else CASTS, value)
+        _choose(widget, _CHOICES[name], value)
         return widget
     if name in _RANGES:
         low, high = _RANGES[name]

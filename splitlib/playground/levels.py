@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from splitlib.compressors import Payload, lossless
-from splitlib.compressors.base import from_bytes
+from splitlib.compressors import Payload
+from splitlib.compressors.base import from_bytes, whole_body
 from splitlib.compressors.quantizer import RANGE_BYTES, level_values
 from splitlib.compressors.sort import BinnedQuantization, FastQuantization, SortQuantization
 from splitlib.compressors.uniform import UniformQuantization
@@ -30,8 +30,7 @@ def edges_and_levels(payload: Payload) -> tuple[Values, Values]:
     if header.raw or not header.numel or not (binned or whole):
         return _NOTHING, _NOTHING
     level_bits, bins = (header.parameters[0], 1 << header.parameters[1]) if binned else (header.parameters[0], 1)
-    body = lossless.grow(payload.body, header.body_nbytes) if header.zstd else payload.body
-    table = from_bytes(body[: RANGE_BYTES * bins], torch.float32).reshape(2, bins)
+    table = from_bytes(whole_body(payload)[: RANGE_BYTES * bins], torch.float32).reshape(2, bins)
     values = level_values(table, level_bits, header.dtype).reshape(bins, -1)
     edges = np.unique(np.append(table[0].numpy(), values.max()))
     levels = np.unique(values.numpy())

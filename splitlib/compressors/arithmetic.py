@@ -1,0 +1,166 @@
+"""Arithmetic coding of a quantizer's codes, each in the context of its neighbours, compiled by numba on first use.
+
+A code is taken for the path through a binary tree, its highest bit first. How likely the next bit is to be 1 is learnt
+on the way, apart for each node of the tree and each context: the code before, and the one a row above. Tensors are
+smooth along their last dimensions (images), or have rows that are alike (tokens), so what follows is seldom a surprise.
+Nothing is learnt before and nothing sent: the decoder learns the same from what it has decoded.
+
+The binary coder is of the kind of Witten, Neal and Cleary (1987), an interval of 32 bits that sends a byte as soon as
+its ends share it, with counted adaptive probabilities as lossless image coders have them (JBIG, ISO/IEC 11544). All of
+it is integer arithmetic: every machine decodes what any other has coded.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from splitlib.compressors.compiled import compiled, pack, unpack
+from splitlib.compressors.packing import packed_nbytes
+from splitlib.errors import PayloadError
+
+_BITS = 16  # of a probability
+_ONE = (1 << _BITS) - 1
+_LEAST = 16  # over 2^16: no bit is ever taken for certain
+# A bit moves its probability by 1 / (how often it was seen + 1.5); from here on it forgets the oldest.
+_MEMORY = 62
+_RATES = np.array([int((1 << _BITS) / (seen + 1.5)) for seen in range(_MEMORY + 1)])
+_SEEN_OFTEN = 32  # codes that each probability should have to learn from: as many of the neighbours' bits are looked at
+_TOP, _BYTE = 24, 255
+_INTERVAL = (1 << 32) - 1
+
+_MOST_BITS = 8 * 2840  # of codes that a byte can hold: the likeliest bit takes -log2(1 - 2^-12) = 1/2840 of one
+
+
+def shrink(packed: np.ndarray, bits: int, numel: int, row: int) -> np.ndarray:
+    """Return ``numel`` packed codes coded in context, or ``packed`` itself if that is no longer.
+
+    ``row`` is the tensor's last dimension: the code above another is that many before it.
+    """
+    codes = np.empty(numel, np.int32)
+    unpack(packed, bits, codes)
+    out = np.empty(len(packed), np.uint8)
+    nbytes = encode(codes, bits, row, neighbour_bits(numel, bits), out)
+    return packed if nbytes < 0 else out[:nbytes].copy()
+
+
+def grow(coded: np.ndarray, bits: int, numel: int, row: int) -> np.ndarray:
+    """Return the packed codes that :func:`shrink` took.
+
+    Raises:
+        PayloadError: other bytes than these hold so many codes. Nothing is allocated for a claim no message of this
+            size can keep.
+    """
+    if numel * bits > (len(coded) + 4) * _MOST_BITS:
+        raise PayloadError(f"payload's {len(coded)} bytes cannot hold {numel} codes of {bits} bits")
+    codes = np.empty(numel, np.int32)
+    nbytes = decode(coded, bits, row, neighbour_bits(numel, bits), codes)
+    if nbytes != len(coded):
+        raise PayloadError(f"payload's codes take {nbytes} bytes; it has {len(coded)} for them")
+    packed = np.empty(packed_nbytes(numel, bits), np.uint8)
+    pack(codes, bits, packed)
+    return packed
+
+
+def neighbour_bits(numel: int, bits: int) -> int:
+    """Return how many leading bits of each neighbour tell contexts apart, for ``numel`` codes of ``bits``.
+
+    >>> neighbour_bits(2_000_000, 5), neighbour_bits(40_000, 4), neighbour_bits(100, 8)
+    (5, 3, 0)
+    """
+    kept = 0
+    while kept < bits and _SEEN_OFTEN << (2 * kept + 2 + bits) <= numel:
+        kept += 1
+    return kept
+
+
+@compiled
+def encode(codes: np.ndarray, bits: int, row: int, kept: int, out: np.ndarray) -> int:
+    """Write the codes into ``out`` and return how many bytes they took, or -1 if there is no room for them.
+
+    Args:
+        codes: [n] int32, each below ``2^bits``.
+        bits: of a code.
+        row: codes in a row of the tensor, so that the code above is that many before.
+        kept: see :func:`neighbour_bits`.
+        out: uint8.
+    """
+    chances, seen = _nothing_learnt(bits, kept)
+    low, high, written = np.int64(0), np.int64(_INTERVAL), 0
+    for i in range(len(codes)):
+        context, node = _context(codes, i, row, bits, kept), 1
+        for place in range(bits - 1, -1, -1):
+            bit = (codes[i] >> place) & 1
+            middle = low + ((high - low) * np.int64(chances[context, node]) >> _BITS)
+            if bit:
+                high = middle
+            else:
+                low = middle + 1
+            _learn(chances, seen, context, node, bit)
+            while (low ^ high) >> _TOP == 0:
+                if written == len(out):
+                    return -1
+                out[written] = np.uint8(high >> _TOP)
+                low, high, written = low << 8 & _INTERVAL, high << 8 & _INTERVAL | _BYTE, written + 1
+            node = 2 * node + bit
+    if written == len(out):
+        return -1
+    out[written] = np.uint8((low >> _TOP) + 1)  # a number inside the interval, whatever zeros follow
+    return written + 1
+
+
+@compiled
+def decode(data: np.ndarray, bits: int, row: int, kept: int, codes: np.ndarray) -> int:
+    """Fill ``codes`` from what :func:`encode` wrote and return how many bytes that took; damage gives other codes."""
+    chances, seen = _nothing_learnt(bits, kept)
+    low, high, number, read = np.int64(0), np.int64(_INTERVAL), np.int64(0), 4
+    for place in range(read):
+        number = number << 8 | _byte(data, place)
+    for i in range(len(codes)):
+        context, node = _context(codes, i, row, bits, kept), 1
+        for _ in range(bits):
+            middle = low + ((high - low) * np.int64(chances[context, node]) >> _BITS)
+            bit = 1 if number <= middle else 0
+            if bit:
+                high = middle
+            else:
+                low = middle + 1
+            _learn(chances, seen, context, node, bit)
+            while (low ^ high) >> _TOP == 0:
+                number = number << 8 & _INTERVAL | _byte(data, read)
+                low, high, read = low << 8 & _INTERVAL, high << 8 & _INTERVAL | _BYTE, read + 1
+            node = 2 * node + bit
+        codes[i] = node - (1 << bits)
+    return read - 3  # four were read ahead, and the encoder ends with one
+
+
+@compiled
+def _nothing_learnt(bits: int, kept: int) -> Any:
+    """Return every node's probability of a 1 in every context, and how often it was seen."""
+    contexts = ((1 << kept) + 1) ** 2
+    chances = np.full((contexts, 1 << bits), np.uint16(1 << _BITS - 1))
+    return chances, np.zeros((contexts, 1 << bits), np.uint8)
+
+
+@compiled
+def _context(codes: np.ndarray, i: int, row: int, bits: int, kept: int) -> int:
+    """Return the number of the pair of neighbours; one that is not there is a neighbour of its own."""
+    dropped = bits - kept
+    before = (codes[i - 1] >> dropped) + 1 if i % row else 0
+    above = (codes[i - row] >> dropped) + 1 if i >= row else 0
+    return before * ((1 << kept) + 1) + above
+
+
+@compiled
+def _learn(chances: np.ndarray, seen: np.ndarray, context: int, node: int, bit: int) -> None:
+    chance, times = np.int64(chances[context, node]), seen[context, node]
+    chance += (_ONE * bit - chance) * _RATES[times] >> _BITS
+    chances[context, node] = min(max(chance, _LEAST), _ONE - _LEAST)
+    if times < _MEMORY:
+        seen[context, node] = times + 1
+
+
+@compiled
+def _byte(data: np.ndarray, place: int) -> np.int64:
+    return np.int64(data[place]) if place < len(data) else np.int64(0)
