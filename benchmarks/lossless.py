@@ -1,0 +1,85 @@
+"""Bytes and speed of the lossless stages behind a quantizer, on the real tensors of the first batch of training.
+
+``python -m benchmarks.lossless`` prints the table; ``--write`` puts it into benchmarks/README.md. Every stage gets the
+same levels of least error, five bits for CIFAR-10 and four for CoLA, so that what arrives is the same to the bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.measuring import BUDGET, Row, machine, measure, write_section
+from splitlib.capture import tensors_at_cuts
+from splitlib.compressors import decode, make_compressor
+from splitlib.profiles import DOCUMENT_SETTINGS, get_profile
+
+STAGES = {"packed": {}, "zstd 3": {"zstd": 3}, "zstd 19": {"zstd": 19}, "in context": {"codes": "context"}}
+BITS = {"cifar10": 5, "cola": 4}
+SAID = """\
+Bits a value are those of the whole payload. Speed is in million values a second, the median of several calls in turn,
+with the quantizer's own work, which is the same in each row."""
+HEADS = [
+    "| tensor | stage | bits a value | over zstd 3 | encode [million values/s] | decode [million values/s] |",
+    "|---|---|---|---|---|---|",
+]
+
+
+def stages(x: Tensor, bits: int, budget: float = BUDGET) -> list[Row]:
+    """Measure every stage on ``x``; they must all give the same values back."""
+    rows, given = [], []
+    for name, stage in STAGES.items():
+        codec = make_compressor("sort", level_bits=0, bin_bits=bits, edges="least_error", **stage)
+        given.append(decode(codec.encode(x)))
+        rows.append(measure(name, x, lambda codec=codec: codec.encode(x), decode, lambda sent: sent.nbytes, budget))
+    if not all(torch.equal(given[0], other) for other in given):
+        raise AssertionError("a lossless stage changed a value")
+    return rows
+
+
+def lines(tensor: str, x: Tensor, rows: list[Row]) -> list[str]:
+    """The rows as lines of a Markdown table."""
+    base = next(row for row in rows if row.name == "zstd 3")
+    found = []
+    for row in rows:
+        speeds = (f"{x.numel() / statistics.median(taken) / 1e6:.0f}" for taken in (row.encode, row.decode))
+        cells = [tensor, row.name, f"{8 * row.nbytes / x.numel():.2f}", f"{row.nbytes / base.nbytes:.2f}", *speeds]
+        found.append(f"| {' | '.join(cells)} |")
+    return found
+
+
+def compare(hub: Path) -> str:
+    """Measure every stage on every tensor; return the table in Markdown."""
+    table = [machine(), SAID, "", *HEADS]
+    for task, bits in BITS.items():
+        changes = {"image_size": 96, "batch_size": 32} if task == "cifar10" else {}
+        config = get_profile("real").scale(DOCUMENT_SETTINGS[task], data="real", **changes)
+        model = str(config.model).rsplit("/", 1)[-1]
+        for name, x in tensors_at_cuts(config, hub=hub, device="cpu").items():
+            table += lines(f"{task}, {model}, {name} {list(x.shape)}, {bits} bits", x, stages(x, bits))
+    return "\n".join(table)
+
+
+def main() -> None:
+    """Print the table, or write it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help="write the table into benchmarks/README.md")
+    parser.add_argument("--threads", type=int, default=2, help="of torch and the kernels (default 2)")
+    parser.add_argument("--hub", default=os.environ.get("SPLITLIB_HUB"), help="mirror of real data, which it needs")
+    arguments = parser.parse_args()
+    if not arguments.hub:
+        parser.error("the lossless stages are measured on real tensors: give --hub, or set SPLITLIB_HUB")
+    torch.set_num_threads(arguments.threads)
+    table = compare(Path(arguments.hub))
+    if arguments.write:
+        write_section("lossless", table)
+    print(table)
+
+
+if __name__ == "__main__":
+    main()
