@@ -11,6 +11,11 @@ from splitlib.errors import ConfigError
 T = TypeVar("T")
 
 
+def described(default: Any, help: str) -> Any:
+    """Return a dataclass field that is an option: its default, and what the command line says of it."""
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
 def build(kind: str, classes: Mapping[str, type[T]], name: str, options: Mapping[str, Any]) -> T:
     """Return the ``kind`` called ``name`` with its options.
 
@@ -36,6 +41,11 @@ def all_options(classes: Mapping[str, type]) -> dict[str, dict[str, Any]]:
         for option, default in parameters(cls).items():
             options.setdefault(option, {})[name] = default
     return options
+
+
+def option_help(classes: Mapping[str, type]) -> dict[str, str]:
+    """Return what each option of any of the classes means."""
+    return {f.name: f.metadata["help"] for cls in classes.values() for f in dataclasses.fields(cls) if f.init}
 
 
 def parameters(cls: type) -> dict[str, Any]:

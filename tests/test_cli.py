@@ -9,9 +9,10 @@ import time
 import pytest
 
 from splitlib import cli, experiment
-from splitlib.compressors import compressor_options
+from splitlib.compressors import COMPRESSORS
 from splitlib.config import setting_fields
-from splitlib.models.inserted import insert_options
+from splitlib.models.inserted import INSERTS
+from splitlib.options import option_help
 from splitlib.results import all_records, read_record
 from tests.support import refused_in_one_line
 
@@ -156,10 +157,13 @@ def test_help_names_every_setting_and_parameter(capsys):
         cli.main(["run", "--help"])
     shown = capsys.readouterr().out
     names = [f.name for f in setting_fields() if not f.name.endswith("_options")]
-    names += [*compressor_options(), *(f"insert_{name}" for name in insert_options())]
+    names += [*option_help(COMPRESSORS), *(f"insert_{name}" for name in option_help(INSERTS))]
     missing = [name for name in names if "--" + name.replace("_", "-") not in shown]
     assert not missing
     assert "examples:" in shown
+    meanings = option_help(COMPRESSORS) | {f"insert {name}": help for name, help in option_help(INSERTS).items()}
+    flowing = " ".join(shown.split())
+    assert all(len(help) > 10 and help in flowing for help in meanings.values())
 
 
 def test_ctrl_c_in_a_terminal_leaves_a_resumable_run(tmp_path):

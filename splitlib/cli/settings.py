@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from splitlib.command import OPTION_PREFIXES, option
-from splitlib.compressors import COMPRESSORS, compressor_options
+from splitlib.compressors import COMPRESSORS
 from splitlib.config import RunConfig, setting_fields, task_kind
 from splitlib.errors import ConfigError
-from splitlib.models.inserted import insert_options
+from splitlib.models.inserted import INSERTS
+from splitlib.options import all_options, option_help
 from splitlib.profiles import DOCUMENT_SETTINGS, PROFILES, get_profile
 
 
@@ -42,26 +43,26 @@ def add_settings(parser: argparse.ArgumentParser, title: str, without: Collectio
             choices = tuple(COMPRESSORS) if f.name == "compressor" else f.metadata["choices"]
             _add_setting(settings, f.name, _scalar_type(hints[f.name]), f.metadata["help"], choices)
     codecs = "parameters of the compressors (3,7 means 3 at the first cut, 7 at the second)"
-    _add_options(parser, "parameters of the inserted layers", without, insert_options(), {"insert_options": ""})
+    _add_options(parser, "parameters of the inserted layers", without, INSERTS, {"insert_options": ""})
     helps = {"compressor_options": "activations (and gradients): ", "gradient_options": "gradients alone: "}
-    _add_options(parser, codecs, without, compressor_options(), helps)
+    _add_options(parser, codecs, without, COMPRESSORS, helps)
 
 
 def _add_options(
     parser: argparse.ArgumentParser,
     title: str,
     without: Collection[str],
-    options: Mapping[str, Mapping[str, Any]],
+    classes: Mapping[str, type],
     helps: Mapping[str, str],
 ) -> None:
-    """Add every option that goes into the mappings of the config that ``helps`` names."""
+    """Add every option of ``classes``, for each mapping of the config that ``helps`` names."""
     fields = {field: help for field, help in helps.items() if field not in without}
-    group = parser.add_argument_group(title) if fields else None
+    group, meanings = parser.add_argument_group(title) if fields else None, option_help(classes)
     for field, help in fields.items():
-        for name, defaults in options.items():
+        for name, defaults in all_options(classes).items():
             known = ", ".join(f"{owner} (default {default})" for owner, default in defaults.items())
             kind, flag = type(next(iter(defaults.values()))), OPTION_PREFIXES[field] + name
-            _add_setting(group, flag, _per_cut(kind), f"{help}of {known}", (), dest=f"{field}:{name}")
+            _add_setting(group, flag, _per_cut(kind), f"{help}{meanings[name]}; of {known}", (), dest=f"{field}:{name}")
 
 
 def _per_cut(kind: type) -> Callable[[str], Any]:

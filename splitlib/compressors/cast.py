@@ -10,6 +10,7 @@ from torch import Tensor
 
 from splitlib.compressors.base import DTYPES, Compressor, Header, as_bytes, from_bytes
 from splitlib.errors import ConfigError, PayloadError
+from splitlib.options import described
 
 CASTS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -40,7 +41,7 @@ class Cast(Compressor):
     """Sends 16 bits of each value; beyond the largest finite one they saturate instead of overflowing."""
 
     code: ClassVar[int] = 1
-    dtype: str = "float16"
+    dtype: str = described("float16", f"what is sent of each value: {', '.join(CASTS)}")
 
     def __post_init__(self) -> None:
         if self.dtype not in CASTS:

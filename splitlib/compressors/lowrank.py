@@ -18,6 +18,7 @@ from torch import Tensor
 
 from splitlib.compressors.base import Compressor, Header, as_bytes, from_bytes
 from splitlib.errors import ConfigError, PayloadError
+from splitlib.options import described
 
 MAX_RANK = 2**16 - 1
 # Squares of what lies between, summed over any tensor, neither overflow nor vanish in float32.
@@ -41,10 +42,8 @@ class PowerIteration(Compressor):
     """
 
     code: ClassVar[int] = 5
-    rank: int = 16
-    """Columns of the factors: what a sample sends is rank * (rows + columns) values."""
-    iterations: int = 1
-    """Rounds for each tensor; one that has nothing to start from gets one more."""
+    rank: int = described(16, "columns of the factors: a sample sends rank * (rows + columns) values")
+    iterations: int = described(1, "rounds for each tensor; one that has nothing to start from gets one more")
     state: Tensor | None = field(default=None, init=False, repr=False, compare=False)
     """Bases [B, r, C or D] of orthonormal rows, from which the next tensor starts."""
 

@@ -16,6 +16,7 @@ from splitlib.compressors.base import Compressor, Header
 from splitlib.compressors.loops import loops
 from splitlib.compressors.lossless import MAX_LEVEL, shrink, shrink_codes
 from splitlib.errors import ConfigError
+from splitlib.options import described
 
 RANGE_BYTES = 8  # minimum and step, float32
 # Steps this small have a finite inverse in float32, even twice it. Below lie only numbers many devices flush to zero.
@@ -29,13 +30,10 @@ CODES = (PACKED, CONTEXT)
 
 @dataclass(frozen=True, kw_only=True)
 class Quantizer(Compressor):
-    """A compressor that rounds to a table's levels. Two stages send the same values in fewer bytes.
+    """A compressor that rounds to a table's levels. Two stages send the same values in fewer bytes; one can be had."""
 
-    ``zstd`` from 1 to 22 shrinks what is sent; 0 leaves it. ``codes`` is one of :data:`CODES`.
-    """
-
-    zstd: int = 0
-    codes: str = PACKED
+    zstd: int = described(0, f"level of zstd behind the codes, 1 to {MAX_LEVEL}; 0: none")
+    codes: str = described(PACKED, f"how codes are written: {PACKED}; {CONTEXT}: in fewer bits, given their neighbours")
 
     def __post_init__(self) -> None:
         if not 0 <= self.zstd <= MAX_LEVEL:

@@ -25,6 +25,7 @@ from splitlib.compressors.quantizer import (
     level_values,
 )
 from splitlib.errors import ConfigError, PayloadError
+from splitlib.options import described
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +36,8 @@ class BinnedQuantization(Quantizer):
     and errs by its width at most. The documents write Q for ``level_bits`` and S for ``bin_bits``.
     """
 
-    level_bits: int = 6
-    bin_bits: int = 2
+    level_bits: int = described(6, "bits of a level in its bin, the documents' Q")
+    bin_bits: int = described(2, "bits of a bin's number, the documents' S")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,7 +97,7 @@ class SortQuantization(BinnedQuantization):
     """Bins by a rule over the whole tensor, ``edges``: equal_count is the documents', :data:`edges.RULES` has all."""
 
     code: ClassVar[int] = 3
-    edges: str = "equal_count"
+    edges: str = described("equal_count", f"where the bins lie: {', '.join(RULES)}")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -18,6 +18,7 @@ from splitlib.compressors.quantizer import (
     level_table,
 )
 from splitlib.errors import ConfigError, PayloadError
+from splitlib.options import described
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +30,8 @@ class UniformQuantization(Quantizer):
     """
 
     code: ClassVar[int] = 2
-    bits: int = 8
-    block: int = 0
+    bits: int = described(8, "bits of a code")
+    block: int = described(0, "values that share a range, a multiple of 8; 0: all of them")
 
     def __post_init__(self) -> None:
         super().__post_init__()

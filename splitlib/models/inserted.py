@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from splitlib.errors import ConfigError
-from splitlib.options import all_options, build
+from splitlib.options import all_options, build, described
 
 Pair = tuple[nn.Module, nn.Module]
 
@@ -59,10 +59,8 @@ class Insert(Protocol):
 class LinearInsert:
     """Two linear layers without bias: width to width * ratio, and back (002 §1.1)."""
 
-    ratio: float = 0.5
-    """Share of the width that crosses the cut."""
-    start: str = "identity"
-    """``identity``: the first features pass unchanged, the others are lost; ``random``: as torch starts any layer."""
+    ratio: float = described(0.5, "share of the width that crosses the cut")
+    start: str = described("identity", "identity: the first features pass unchanged; random: as torch starts any layer")
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio <= 1:
@@ -87,13 +85,11 @@ class DecayingLinearInsert:
     Every ``steps`` training steps the kept rank is multiplied by ``rate``, ``iterations`` times.
     """
 
-    steps: int = 300
-    rate: float = 0.9
-    iterations: int = 9
-    l1: float = 0.0
-    """Strength of the L1 penalty on the weights about to be cut."""
-    token_rate: float = 0.0
-    """Rate of a second set, which works along the tokens; 0 leaves it out."""
+    steps: int = described(300, "training steps from one cut of the rank to the next")
+    rate: float = described(0.9, "what each cut multiplies the rank by")
+    iterations: int = described(9, "how many cuts there are")
+    l1: float = described(0.0, "strength of the L1 penalty on the weights about to be cut")
+    token_rate: float = described(0.0, "rate of a second set, which works along the tokens; 0: none")
 
     def __post_init__(self) -> None:
         for name, value in (("steps", self.steps), ("iterations", self.iterations)):
