@@ -7,7 +7,6 @@ a ratio of bytes and a change of the task's metric, in points, against the row w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -25,7 +24,13 @@ NONE = "none"
 Changes = Mapping[str, Any]
 
 
-def _least_error(bits: int, stage: Changes = MappingProxyType({"zstd": 3})) -> dict[str, Any]:
+_ZSTD: Changes = {"zstd": 3}
+_CONTEXT: Changes = {"codes": "context"}
+# 384 values are a token of the MiniLM that the profile `real` takes: each gets a range of its own.
+_TWO_BITS_BY_TOKEN = {"bits": 2, "block": 384}
+
+
+def _least_error(bits: int, stage: Changes = _ZSTD) -> dict[str, Any]:
     """Return the options of sort quantization with one level a bin, and a lossless stage behind it."""
     return {"level_bits": 0, "bin_bits": bits, "edges": "least_error", **stage}
 
@@ -45,9 +50,6 @@ def _in_context(activations: int, gradients: int, **more: Any) -> dict[str, Any]
     return _each(_least_error(activations, _CONTEXT), _least_error(gradients, _CONTEXT), **more)
 
 
-_CONTEXT = {"codes": "context"}
-# 384 values are a token of the MiniLM that the profile `real` takes: each gets a range of its own.
-_TWO_BITS_BY_TOKEN = {"bits": 2, "block": 384}
 _DOCUMENTS: dict[str, Changes] = {
     NONE: {},
     "sort 8 (the documents')": _both({"level_bits": 6, "bin_bits": 2}),

@@ -45,7 +45,7 @@ def all_options(classes: Mapping[str, type]) -> dict[str, dict[str, Any]]:
 
 def option_help(classes: Mapping[str, type]) -> dict[str, str]:
     """Return what each option of any of the classes means."""
-    return {f.name: f.metadata["help"] for cls in classes.values() for f in dataclasses.fields(cls) if f.init}
+    return {f.name: f.metadata.get("help", "") for cls in classes.values() for f in dataclasses.fields(cls) if f.init}
 
 
 def parameters(cls: type) -> dict[str, Any]:

@@ -223,15 +223,19 @@ def decode(payload: Payload) -> Tensor:
         raise PayloadError("payload is corrupted: its checksum does not fit")
     if not header.numel:
         return torch.empty(header.shape, dtype=header.dtype, device=body.device)
-    body = whole_body(payload)
+    body = whole_body(header, body)
     if header.raw:
         return from_bytes(body, header.dtype).reshape(header.shape)
     return _CODECS[header.codec].decode_body(body, header).to(header.dtype).reshape(header.shape)
 
 
-def whole_body(payload: Payload) -> Tensor:
-    """Return the body as the codec wrote it, with what a lossless stage took put back."""
-    header, body = payload.header, payload.body
+def whole_body(header: Header, body: Tensor) -> Tensor:
+    """Return the body as the codec wrote it, with what a lossless stage took put back.
+
+    Raises:
+        PayloadError: the body does not hold what the header says, or the codec has no such stage. The header's
+            parameters must have been checked, as :attr:`Header.body_nbytes` does.
+    """
     if header.zstd:
         return lossless.grow(body, header.body_nbytes)
     if header.context:

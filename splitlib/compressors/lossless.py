@@ -2,7 +2,7 @@
 
 zstd takes a quantizer's whole body. Codes of activations and gradients are far from equally frequent, so it finds up to
 another factor of four. But it looks for bytes that repeat, and packed codes straddle bytes: :mod:`arithmetic` takes
-each code by itself, given its neighbours, and needs half of zstd's bytes where tensors are smooth.
+each code by itself, given its neighbours, and needs far fewer bytes where tensors are smooth (benchmarks/README.md).
 """
 
 from __future__ import annotations
@@ -45,9 +45,10 @@ def grow(frame: Tensor, nbytes: int) -> Tensor:
     return torch.frombuffer(bytearray(body), dtype=torch.uint8).to(frame.device)
 
 
-def shrink_codes(packed: Tensor, bits: int, numel: int, row: int) -> Tensor:
-    """Return packed codes (uint8) as :func:`arithmetic.shrink` has them, on the same device."""
-    return torch.from_numpy(_arithmetic().shrink(packed.cpu().numpy(), bits, numel, row)).to(packed.device)
+def shrink_codes(packed: Tensor, bits: int, numel: int, row: int) -> Tensor | None:
+    """Return packed codes (uint8) as :func:`arithmetic.shrink` has them, on the same device, or None."""
+    coded = _arithmetic().shrink(packed.cpu().numpy(), bits, numel, row)
+    return None if coded is None else torch.from_numpy(coded).to(packed.device)
 
 
 def grow_codes(coded: Tensor, bits: int, numel: int, row: int) -> Tensor:

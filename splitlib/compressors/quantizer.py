@@ -51,7 +51,7 @@ class Quantizer(Compressor):
             return header, body
         first, bits = self.codes_at(header)
         coded = shrink_codes(body[first:], bits, header.numel, header.row)
-        return replace(header, context=True), torch.cat([body[:first], coded])
+        return (header, body) if coded is None else (replace(header, context=True), torch.cat([body[:first], coded]))
 
     @classmethod
     def run(cls, device: torch.device) -> ModuleType:

@@ -30,7 +30,8 @@ def edges_and_levels(payload: Payload) -> tuple[Values, Values]:
     if header.raw or not header.numel or not (binned or whole):
         return _NOTHING, _NOTHING
     level_bits, bins = (header.parameters[0], 1 << header.parameters[1]) if binned else (header.parameters[0], 1)
-    table = from_bytes(whole_body(payload)[: RANGE_BYTES * bins], torch.float32).reshape(2, bins)
+    body = whole_body(header, payload.body) if header.zstd else payload.body  # in context, the table stands as it is
+    table = from_bytes(body[: RANGE_BYTES * bins], torch.float32).reshape(2, bins)
     values = level_values(table, level_bits, header.dtype).reshape(bins, -1)
     edges = np.unique(np.append(table[0].numpy(), values.max()))
     levels = np.unique(values.numpy())
