@@ -60,15 +60,28 @@ def lines(tensor: str, x: Tensor, rows: list[Row]) -> list[str]:
     return found
 
 
+def total(tensors: dict[str, Tensor], measured: list[list[Row]], case: str) -> list[str]:
+    """One line for each stage with the bytes of all of a case's tensors."""
+    values = sum(x.numel() for x in tensors.values())
+    nbytes = {name: sum(rows[i].nbytes for rows in measured) for i, name in enumerate(STAGES)}
+    return [
+        f"| {case}, all | {name} | {8 * each / values:.2f} | {each / nbytes['zstd 3']:.2f} | – | – |"
+        for name, each in nbytes.items()
+    ]
+
+
 def compare(hub: Path) -> str:
     """Measure every stage on every tensor; return the table in Markdown."""
     table = [machine(), SAID, "", *HEADS]
     for task, changes, each in CASES:
         config = get_profile("real").scale(DOCUMENT_SETTINGS[task], data="real", **changes)
-        model = str(config.model).rsplit("/", 1)[-1]
-        for name, x in tensors_at_cuts(config, hub=hub, device="cpu").items():
+        size = f"{config.image_size} px" if config.kind == "vision" else str(config.model).rsplit("/", 1)[-1]
+        case, tensors, measured = f"{task}, {size}", tensors_at_cuts(config, hub=hub, device="cpu"), []
+        for name, x in tensors.items():
             bits = each[name.startswith("gradient")]
-            table += lines(f"{task}, {model}, {name} {list(x.shape)}, {bits} bits", x, stages(x, bits))
+            measured.append(stages(x, bits))
+            table += lines(f"{case}, {name} {list(x.shape)}, {bits} bits", x, measured[-1])
+        table += total(tensors, measured, case)
     return "\n".join(table)
 
 
