@@ -89,6 +89,12 @@ def test_bins_by_the_cube_root_survive_four_bits_in_each_of_three_runs():
     assert all(record.best.matthews > lowest for record in found)
 
 
+@pytest.mark.parametrize("cut", ["condition_2", "condition_3"])
+def test_bins_by_the_cube_root_survive_under_the_other_cuts_too(cut):
+    (one,) = recorded("cola", cut, "sort", CUBE_ROOT)
+    assert not one.collapsed and best([one]) > 0.8 * best(recorded("cola", cut))
+
+
 @pytest.mark.parametrize(
     "options", [{"level_bits": 3, "bin_bits": 1, "edges": "cube_root"}, {"level_bits": 1, "bin_bits": 3}]
 )

@@ -67,6 +67,6 @@ def bytes_by_row(ax: Axes, shares: pd.DataFrame, *, goal: float) -> None:
         )  # fmt: skip
         left += shares[column]
     ax.axvline(goal, color=COLOURS[6], linewidth=0.8, linestyle=":")
-    ax.set_xlabel(f"bytes sent / bytes uncompressed (dotted: 1/{1 / goal:.0f})")
+    ax.set_xlabel(f"bytes sent / uncompressed; dotted: 1/{1 / goal:.0f}")
     ax.invert_yaxis()
     ax.legend()

@@ -118,7 +118,7 @@ class SocketControl(Control):
         try:
             while not self._closed.is_set():
                 self.accept(self._next())
-        except (OSError, PeerError) as error:
+        except (OSError, ValueError, PeerError) as error:  # select finds no socket where this side has just closed it
             self.mailbox.lose(_why(error))
 
     def _next(self) -> Message:
