@@ -11,7 +11,7 @@ import torch
 
 from splitlib.compressors import make_compressor
 from splitlib.errors import PeerError
-from splitlib.pipeline.remote.control import BEAT_SECONDS, LocalControl, SocketControl
+from splitlib.pipeline.remote.control import LocalControl, SocketControl
 from splitlib.pipeline.remote.handshake import ControlStore
 from splitlib.pipeline.remote.mailbox import CONTROL, Mailbox
 from splitlib.pipeline.remote.transport import gloo_transport, local_pair
@@ -120,15 +120,12 @@ def test_a_closed_connection_is_noticed_at_once():
     assert time.monotonic() - started < 2
 
 
-def test_a_socket_closed_between_two_looks_ends_the_reader_without_a_traceback(monkeypatch):
+def test_a_socket_closed_between_two_looks_ends_the_reader_without_a_traceback():
     """A reader that had looked at the flag before this side closed, and at its socket after, met one of number -1."""
-    failed = []
-    monkeypatch.setattr(threading, "excepthook", failed.append)
-    end, _silent = socket.socketpair()
-    here = SocketControl(end, Mailbox("the peer"))
+    here, _there = controls()
     here._socket.close()
-    time.sleep(2.5 * BEAT_SECONDS)  # each of its two threads has looked again
-    assert here.mailbox.lost and not failed
+    here._read()
+    assert here.mailbox.lost
 
 
 def test_a_silent_peer_is_lost_after_patience():
