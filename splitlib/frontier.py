@@ -121,7 +121,7 @@ REPEATED: Mapping[str, int] = {
     "least error 5, no padding": 3,
     "least error 4, no padding": 3,
     "3 and 4 bits, no padding": 5,
-    "3 and 4 bits in context, no padding": 5,
+    "3 and 4 bits in context, no padding": 3,
     "3 and 2 bits by token in context, no padding": 5,
     "least error 3, no padding": 5,
     "2 and 4 bits, no padding": 3,

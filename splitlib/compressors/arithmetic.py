@@ -25,7 +25,7 @@ from splitlib.errors import PayloadError
 _BITS = 16  # of a probability
 _ONE = (1 << _BITS) - 1
 # Over 2^16: no bit is ever taken for certain. Steps are rounded down, so that a 1 stops earlier, about 2^-10 short of
-# it; rounding both ways alike was tried, and changes the bytes of real tensors by a fifth of a per cent at most.
+# it; rounding both ways alike was tried on the eight tensors of CIFAR-10 and CoLA: 0.2 % of the bytes at most.
 _LEAST = 16
 # A bit moves its probability by 1 / (how often it was seen + 1.5); from here on it forgets the oldest.
 _MEMORY = 62
@@ -99,10 +99,7 @@ def encode(codes: np.ndarray, bits: int, row: int, kept: int, out: np.ndarray) -
         for place in range(bits - 1, -1, -1):
             bit = (codes[i] >> place) & 1
             middle = low + ((high - low) * np.int64(chances[context, node]) >> _BITS)
-            if bit:
-                high = middle
-            else:
-                low = middle + 1
+            low, high = _half(low, high, middle, bit)
             _learn(chances, seen, context, node, bit)
             while (low ^ high) >> _TOP == 0:
                 if written == len(out):
@@ -128,10 +125,7 @@ def decode(data: np.ndarray, bits: int, row: int, kept: int, codes: np.ndarray) 
         for _ in range(bits):
             middle = low + ((high - low) * np.int64(chances[context, node]) >> _BITS)
             bit = 1 if number <= middle else 0
-            if bit:
-                high = middle
-            else:
-                low = middle + 1
+            low, high = _half(low, high, middle, bit)
             _learn(chances, seen, context, node, bit)
             while (low ^ high) >> _TOP == 0:
                 number = number << 8 & _INTERVAL | _byte(data, read)
@@ -139,6 +133,12 @@ def decode(data: np.ndarray, bits: int, row: int, kept: int, codes: np.ndarray) 
             node = 2 * node + bit
         codes[i] = node - (1 << bits)
     return read - 3  # four were read ahead, and the encoder ends with one
+
+
+@compiled
+def _half(low: np.int64, high: np.int64, middle: np.int64, bit: int) -> tuple[np.int64, np.int64]:
+    """Return the ends of the part of the interval that stands for ``bit``."""
+    return (low, middle) if bit else (middle + 1, high)
 
 
 @compiled

@@ -169,13 +169,13 @@ class CodecControls:
         self.name.add_class(f"splitlib-{title}")
         defaults = {option: next(iter(values.values())) for option, values in compressor_options().items()}
         self._options = {option: _option(option, options.get(option, value)) for option, value in defaults.items()}
-        self._lossless = [self._options[option] for option in ("codes", "zstd")]
         self.arrange()
 
     @property
     def widgets(self) -> list[ipywidgets.Widget]:
         """The name first, then every option, the lossless stages last."""
-        return [self.name, *sorted(self._options.values(), key=lambda widget: widget in self._lossless)]
+        names = sorted(self._options, key=lambda option: option in ("codes", "zstd"))
+        return [self.name, *(self._options[option] for option in names)]
 
     def __getitem__(self, option: str) -> ipywidgets.Widget:
         return self._options[option]
