@@ -283,9 +283,24 @@ def recorded(task: str, profile: Profile) -> dict[str, list[RunRecord]]:
     return sweep(scaled, seeds=max(REPEATED.values()), recorded=True)
 
 
-def markdown(task: str, runs: Mapping[str, Sequence[RunRecord]]) -> str:
-    """Return the headline of a task as a Markdown table under a line that says what was measured on what."""
+def decided(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of :func:`headline` with several runs or a report beside them; all, if none but none has several.
+
+    >>> rows = pd.DataFrame({"label": ["none", "a", "b", "c"], "n": [5, 3, 1, 1], "source": ["", "", "", "001 §2.2"]})
+    >>> decided(rows)["label"].tolist()
+    ['none', 'a', 'c']
+    """
+    several, plain = table["n"] > 1, table["label"] == NONE
+    return table[several | plain | (table["source"] != "")] if (several & ~plain).any() else table
+
+
+def markdown(task: str, runs: Mapping[str, Sequence[RunRecord]], *, brief: bool = False) -> str:
+    """Return the headline of a task as a Markdown table under a line that says what was measured on what.
+
+    ``brief`` leaves single runs out (see :func:`decided`) and says how many.
+    """
     table, first = headline(task, runs), runs[NONE][0]
+    shown = decided(table) if brief else table
     metric = f"{'Matthews correlation' if first.metric == 'matthews' else first.metric} [%]"
     config = first.config
     model = str(config.model).rsplit("/", 1)[-1]
@@ -296,7 +311,7 @@ def markdown(task: str, runs: Mapping[str, Sequence[RunRecord]]) -> str:
         f"| row | bytes sent / uncompressed | {metric}, mean ± sd (n) | change, same seeds | reported change | |",
         "|---|---|---|---|---|---|",
     ]
-    rows: Any = table.itertuples()  # whose columns no type knows
+    rows: Any = shown.itertuples()  # whose columns no type knows
     for row in rows:
         spread, change_spread = ("" if row.n == 1 else f" ± {sd:.1f}" for sd in (row.sd, row.change_sd))
         change = "–" if row.label == NONE else f"{row.change:+.1f}{change_spread}"
@@ -305,6 +320,8 @@ def markdown(task: str, runs: Mapping[str, Sequence[RunRecord]]) -> str:
         lines.append(
             f"| {row.label} | {ratio} | {row.percent:.1f}{spread} ({row.n}) | {change} | {told} | {_verdict(row)} |"
         )
+    if left := len(table) - len(shown):
+        lines += ["", f"{left} more rows, a single run each, stand in notebook 11."]
     return "\n".join(lines)
 
 

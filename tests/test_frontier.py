@@ -187,6 +187,17 @@ def test_the_most_bytes_stand_first():
     assert [line.split(" | ")[1] for line in lines] == ["1.0000", "0.2500 (1/4)", "0.0400 (1/25)"]
 
 
+def test_a_brief_headline_counts_the_single_runs_it_leaves_out():
+    label = "sort 4 (the documents')"
+    runs = {"none": [19.6], "once": [18.0], "often": [18.0, 18.2], "once too": [17.0], label: [0.0]}
+    made = {name: runs_of("cola", percents) for name, percents in runs.items()}
+    labels = [line.split(" |")[0] for line in frontier.markdown("cola", made, brief=True).splitlines()[4:]]
+    assert sorted(labels[:-2]) == sorted(["| none", "| often", f"| {label}"])
+    assert labels[-2:] == ["", "2 more rows, a single run each, stand in notebook 11."]
+    del made["often"]
+    assert frontier.markdown("cola", made, brief=True) == frontier.markdown("cola", made)
+
+
 def test_the_headline_names_all_hardware():
     made = runs_of("cola", [19.6, 20.4])
     elsewhere = dataclasses.replace(made[1], environment={**made[1].environment, "hardware": "another machine"})

@@ -17,7 +17,8 @@ HEADLINE_DESCRIPTION = """\
 Print the headline tables from the records in results/: bytes against accuracy on real data, and the time of a batch
 with a CPU as client and a GPU as server, measured and reported.
 
-Nothing is trained: rows without a record are left out. `make figures` writes them into the README.
+Nothing is trained: rows without a record are left out, and where others have several runs, so are those with one that
+no document reports; notebook 11 has them. `make figures` writes them into the README.
 """
 HEADLINE_EXAMPLES = """\
 examples:
@@ -43,7 +44,7 @@ def run_headline(options: argparse.Namespace) -> None:
     texts = {SECTION: headline_text(options.profile), SPLIT_SECTION: split_text()}
     for section, text in texts.items():
         if options.write is None:
-            print(text)
+            print(text, end="\n\n")
         elif text:
             replace_section(options.write, section, text)
             print(f"wrote the section {section} of {options.write}")
@@ -52,7 +53,7 @@ def run_headline(options: argparse.Namespace) -> None:
 def headline_text(profile: str) -> str:
     """Return the tables of all tasks that have records at ``profile``; ConfigError if there are none."""
     found = {task: frontier.recorded(task, get_profile(profile)) for task in frontier.TASKS}
-    texts = [frontier.markdown(task, runs) for task, runs in found.items() if runs[frontier.NONE]]
+    texts = [frontier.markdown(task, runs, brief=True) for task, runs in found.items() if runs[frontier.NONE]]
     if not texts:
         raise ConfigError(
             f"no records of the frontier at profile {profile} in results/; "
