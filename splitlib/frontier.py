@@ -68,6 +68,9 @@ ROWS: Mapping[str, Mapping[str, Changes]] = {
         "3 and 2 bits by token in context, no padding": _each(
             _least_error(3, _CONTEXT), {**_TWO_BITS_BY_TOKEN, **_CONTEXT}, codec="uniform", padding="skipped"
         ),
+        "4 and 2 bits by token in context, no padding": _each(
+            _least_error(4, _CONTEXT), {**_TWO_BITS_BY_TOKEN, **_CONTEXT}, codec="uniform", padding="skipped"
+        ),
         "2 and 4 bits, no padding": _each(_least_error(2), _least_error(4), padding="skipped"),
         "3 and 2 bits, no padding": _each(_least_error(3), _least_error(2), padding="skipped"),
         "3 and 1 bits fed back, no padding": _each(
@@ -145,34 +148,44 @@ def summary(runs: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
 
     Columns: ``label``, ``ratio`` (bytes sent over bytes uncompressed), ``percent`` and ``sd`` (of the task's metric at
     the last epoch), ``n``, ``change`` and ``change_sd`` (points against the runs without compression that have the same
-    seeds, and so the same start and the same batches), ``collapsed`` (runs that predict one class), ``diverged`` (runs
-    whose loss stopped being a number) and ``no_loss``: whether no run failed in one of these ways and the change is
-    above minus one standard deviation of the runs without compression, and None where those are no measure: a single
-    run, one that predicts one class, or no seed in common. The last epoch, not the best, because the best of several
-    noisy ones flatters.
+    seeds, and so the same start and the same batches), ``loss`` and ``loss_sd`` (change of the last epoch's training
+    loss against the same runs, relative), ``collapsed`` (runs that predict one class), ``diverged`` (runs whose loss
+    stopped being a number), ``no_loss`` and ``trains_alike``.
+
+    ``no_loss``: no run failed in one of these ways, and the change is above minus one standard deviation of the runs
+    without compression. ``trains_alike``: nor is the training loss higher by more than one of its own, which thousands
+    of samples show where a validation set of a thousand does not. Both are None where those runs are no measure: a
+    single one, one that predicts one class, or no seed in common. The last epoch, not the best, because the best of
+    several noisy ones flatters.
     """
     rows = []
     bases = to_frame(runs[NONE]).set_index("seed")
-    base, measures = bases["last_percent"], len(bases) > 1 and not bases["collapsed"].any()
+    measures = len(bases) > 1 and not bases["collapsed"].any()
+    base, base_loss = bases["last_percent"], bases["last_train_loss"]
     for label, records in runs.items():
         if not records:
             continue
         frame = to_frame(records).set_index("seed")
-        percent, failed = frame["last_percent"], frame["collapsed"] | frame["diverged"]
-        changes = (percent - base).dropna()  # matched by seed
+        failed = frame["collapsed"] | frame["diverged"]
+        changes = (frame["last_percent"] - base).dropna()  # matched by seed
+        losses = (frame["last_train_loss"] - base_loss).dropna()
         known = measures and len(changes) > 0
+        no_loss = bool(changes.mean() >= -base.std() and not failed.any())
         rows.append(
             {
                 "label": label,
                 "ratio": frame["compression_ratio"].mean(),
-                "percent": percent.mean(),
-                "sd": percent.std(),
+                "percent": frame["last_percent"].mean(),
+                "sd": frame["last_percent"].std(),
                 "n": len(frame),
                 "change": changes.mean(),
                 "change_sd": changes.std(),
+                "loss": (losses / base_loss).mean(),
+                "loss_sd": (losses / base_loss).std(),
                 "collapsed": int(frame["collapsed"].sum()),
                 "diverged": int(frame["diverged"].sum()),
-                "no_loss": bool(changes.mean() >= -base.std() and not failed.any()) if known else None,
+                "no_loss": no_loss if known else None,
+                "trains_alike": bool(no_loss and losses.mean() <= base_loss.std()) if known else None,
             }
         )
     return pd.DataFrame(rows).sort_values("ratio", ascending=False, kind="stable", ignore_index=True)
@@ -308,18 +321,18 @@ def markdown(task: str, runs: Mapping[str, Sequence[RunRecord]], *, brief: bool 
         f"**{first.data_label}**, {model}, {size_text(config)}, partition {config.partition}; "
         f"on {hardware_of(runs)}. Measured after the last epoch. {answer(table)}",
         "",
-        f"| row | bytes sent / uncompressed | {metric}, mean ± sd (n) | change, same seeds | reported change | |",
-        "|---|---|---|---|---|---|",
+        f"| row | bytes sent / uncompressed | {metric}, mean ± sd (n) | change, same seeds | training loss, same seeds "
+        "| reported change | |",
+        "|---|---|---|---|---|---|---|",
     ]
     rows: Any = shown.itertuples()  # whose columns no type knows
     for row in rows:
-        spread, change_spread = ("" if row.n == 1 else f" ± {sd:.1f}" for sd in (row.sd, row.change_sd))
-        change = "–" if row.label == NONE else f"{row.change:+.1f}{change_spread}"
         told = "–" if pd.isna(row.reported_change) else f"{row.reported_change:+.1f} ({row.source})"
         ratio = f"{row.ratio:.4f}" + (f" (1/{1 / row.ratio:.0f})" if row.label != NONE else "")
-        lines.append(
-            f"| {row.label} | {ratio} | {row.percent:.1f}{spread} ({row.n}) | {change} | {told} | {_verdict(row)} |"
-        )
+        change = "–" if row.label == NONE else _spread(row.change, row.change_sd, "+.1f")
+        loss = "–" if row.label == NONE else f"{_spread(100 * row.loss, 100 * row.loss_sd, '+.0f')} %"
+        percent = f"{_spread(row.percent, row.sd, '.1f')} ({row.n})"
+        lines.append(f"| {row.label} | {ratio} | {percent} | {change} | {loss} | {told} | {_verdict(row)} |")
     if left := len(table) - len(shown):
         lines += ["", f"{left} more rows, a single run each, stand in notebook 11."]
     return "\n".join(lines)
@@ -330,12 +343,28 @@ def answer(table: pd.DataFrame) -> str:
 
     A row with one run counts only where no other has more.
     """
-    kept = table[table["no_loss"].eq(True) & (table["ratio"] < 1)]
-    kept = kept[kept["n"] > 1] if (kept["n"] > 1).any() else kept
-    if kept.empty:
+    found = {
+        by: _fewest(table, column) for by, column in (("metric", "no_loss"), ("training loss too", "trains_alike"))
+    }
+    parts = [
+        f"**1/{1 / row.ratio:.0f}** by the {by} ({row.label}, n={row.n})"
+        for by, row in found.items()
+        if row is not None
+    ]
+    if not parts:
         return "No row is known to lose nothing."
-    row: Any = next(kept.nsmallest(1, "ratio").itertuples())
-    return f"**Fewest bytes within one standard deviation of none: 1/{1 / row.ratio:.0f}** ({row.label}, n={row.n})."
+    return f"Fewest bytes within one standard deviation of none: {', '.join(parts)}."
+
+
+def _fewest(table: pd.DataFrame, column: str) -> Any:
+    kept = table[table[column].eq(True) & (table["ratio"] < 1)]
+    kept = kept[kept["n"] > 1] if (kept["n"] > 1).any() else kept
+    return next(kept.nsmallest(1, "ratio").itertuples(), None)
+
+
+def _spread(mean: float, deviation: float, form: str) -> str:
+    """Return a mean with its standard deviation, which a single run does not have."""
+    return f"{mean:{form}}" + ("" if pd.isna(deviation) else f" ± {deviation:{form.removeprefix('+')}}")
 
 
 def _verdict(row: Any) -> str:
@@ -344,5 +373,6 @@ def _verdict(row: Any) -> str:
     counts = {"predicts one class": row.collapsed, "diverged": row.diverged}
     words = [word if count == row.n else f"{count} of {row.n} {word}" for word, count in counts.items() if count]
     if row.no_loss is not None and not words:
-        words.append("within one sd of none" if row.no_loss else "more than one sd below none")
+        within = "within one sd of none" if row.trains_alike else "within one sd, its training loss is not"
+        words.append(within if row.no_loss else "more than one sd below none")
     return ", ".join(words)

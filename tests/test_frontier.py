@@ -77,9 +77,38 @@ def test_the_answer_is_the_fewest_bytes_of_rows_with_several_runs():
     bad = [dataclasses.replace(lean[0], gradient_bytes=0), *runs_of("cola", [0.0])]
     whole = [dataclasses.replace(r, activation_bytes=50, gradient_bytes=50) for r in base]
     rows = {"none": whole, "lean": lean, "leaner, one run": leaner, "loses": bad}
-    assert frontier.answer(frontier.summary(rows)).endswith("1/50** (lean, n=2).")
+    assert "**1/50** by the metric (lean, n=2), " in frontier.answer(frontier.summary(rows))
     assert "leaner" in frontier.answer(frontier.summary({"none": whole, "leaner": leaner}))
     assert frontier.answer(frontier.summary({"none": whole, "loses": bad})) == "No row is known to lose nothing."
+
+
+def test_a_row_trains_alike_if_its_loss_is_within_the_spread_too():
+    """A validation set may hide in its scatter what the training loss shows."""
+
+    def ends_at(runs, losses, nbytes):
+        pairs = zip(runs, losses, strict=True)
+        ends = [(run, dataclasses.replace(run.last, train_loss=loss)) for run, loss in pairs]
+        sent = {"activation_bytes": nbytes, "gradient_bytes": 0, "uncompressed_bytes": 100}
+        return [dataclasses.replace(run, history=(*run.history[:-1], last), **sent) for run, last in ends]
+
+    same = [60.0, 62.0]
+    runs = {
+        "none": ends_at(runs_of("cola", same), [0.4, 0.5], 100),
+        "alike": ends_at(runs_of("cola", same), [0.44, 0.55], 4),
+        "worse": ends_at(runs_of("cola", same), [0.5, 0.6], 2),
+        "below": ends_at(runs_of("cola", [50.0, 50.0]), [0.4, 0.5], 1),
+    }
+    table = frontier.summary(runs).set_index("label")
+    assert table["no_loss"].tolist() == [True, True, True, False]
+    assert table["trains_alike"].tolist() == [True, True, False, False]
+    assert table["loss"].tolist() == pytest.approx([0, 0.1, (0.25 + 0.2) / 2, 0])
+    assert table["loss_sd"].tolist() == pytest.approx([0, 0, 0.05 / 2**0.5, 0])
+    text = frontier.markdown("cola", runs)
+    assert "none: **1/50** by the metric (worse, n=2), **1/25** by the training loss too (alike, n=2)." in text
+    ends = [line.rsplit("|", 4)[1:] for line in text.splitlines()[-3:]]
+    assert ends[0][0] == " +10 ± 0 % " and ends[0][2] == " within one sd of none "
+    assert ends[1][0] == " +22 ± 4 % " and ends[1][2] == " within one sd, its training loss is not "
+    assert ends[2][0] == " +0 ± 0 % " and ends[2][2] == " more than one sd below none "
 
 
 def test_one_run_without_compression_has_no_spread_to_judge_by():
@@ -140,22 +169,31 @@ def test_a_section_without_a_nearly_whole_row_is_measured_against_those_of_all_o
     assert narrow["change"].tolist() == pytest.approx((narrow["percent"] - whole).tolist())
 
 
-def test_the_frontier_shows_the_spread_of_the_runs_and_none_for_one():
+def test_the_frontier_shows_spread_verdict_and_name_of_every_row():
     told = pd.DataFrame({"method": ["sort"], "metric": ["accuracy"], "ratio": [0.25], "change": [-1.3]})
     ours = pd.DataFrame({
-        "label": ["none", "a"], "ratio": [1.0, 0.1], "change": [0.0, -1.0], "change_sd": [float("nan"), 0.5],
-        "n": [1, 4], "collapsed": [0, 1],
+        "label": ["once", "a", "b", "c", "d"], "ratio": [0.8, 0.1, 0.05, 0.04, 0.03], "n": [1, 4, 2, 2, 2],
+        "change": [0.0, -1.0, -1.0, -9.0, -9.0], "change_sd": [float("nan"), 0.5, 0.5, 0.5, 0.5],
+        "collapsed": [0, 0, 0, 0, 1], "diverged": 0,
+        "no_loss": [None, True, True, False, False], "trains_alike": [None, True, False, False, False],
     })  # fmt: skip
     drawing = Figure(layout="constrained")
     ax = drawing.subplots()
     figures.frontier(ax, told, ours, goal=0.05, spread=1.5)
-    (bar,) = ax.collections
+    first = ax.collections[0]
     assert [band.get_y() for band in ax.patches] == [-1.5] and [band.get_height() for band in ax.patches] == [3.0]
-    assert bar.get_segments()[0].tolist() == [[0.1, -1.5], [0.1, -0.5]]
+    assert first.get_segments()[0].tolist() == [[0.1, -1.5], [0.1, -0.5]] and len(ax.collections) == 4
     (legend,) = drawing.legends
     assert [text.get_text() for text in legend.get_texts()] == [
-        "reported: sort", "one standard deviation of none", "none (n=1)", "a (n=4, 1 collapsed)",
+        "reported: sort", "within one standard deviation of none", "within it, the training loss is not",
+        "more than one standard deviation below", "a run predicts one class or diverged",
+        "one standard deviation of none",
     ]  # fmt: skip
+    assert [name.get_text() for name in ax.texts] == ["d, n=2", "c, n=2", "b, n=2", "a, n=4", "once"]
+    colours = [name.get_color() for name in ax.texts]
+    assert colours[3] == colours[4] and len(set(colours)) == 4
+    points = [line for line in ax.lines if len(line.get_xdata()) == 1 and line.get_marker() in "os^X"][1:]
+    assert [point.get_markerfacecolor() == "white" for point in points] == [True, False, False, False, False]
     figures.frontier(other := Figure().subplots(), told, ours, goal=0.05, spread=float("nan"))
     assert not other.patches
 

@@ -61,10 +61,15 @@ def look(position: int) -> dict[str, Any]:
 
 
 @contextmanager
-def figure(title: str, *, columns: int = 1, height: float = 3.8) -> Iterator[tuple[Figure, Sequence[Axes]]]:
-    """Yield a figure in the workbook's style with ``columns`` panels; ``title`` names data and hardware."""
+def figure(
+    title: str, *, columns: int = 1, height: float = 3.8, width: float = 4.6
+) -> Iterator[tuple[Figure, Sequence[Axes]]]:
+    """Yield a figure in the workbook's style with ``columns`` panels; ``title`` names data and hardware.
+
+    ``height`` and a panel's ``width`` are inches; no figure is narrower than 6.4.
+    """
     with plt.rc_context(STYLE):
-        drawing, axes = plt.subplots(1, columns, figsize=(max(6.4, 4.6 * columns), height), squeeze=False)
+        drawing, axes = plt.subplots(1, columns, figsize=(max(6.4, width * columns), height), squeeze=False)
         drawing.suptitle(title, fontsize=10, wrap=True)
         yield drawing, axes[0]
 
