@@ -26,6 +26,7 @@ from splitlib.profiles import PROFILES, get_profile
 from splitlib.tally import RECORDED
 from splitlib.workbook.console import INDENT, Console
 from splitlib.workbook.execution import STATUSES, Outcome, run_study
+from splitlib.workbook.findings import findings_folder, write_findings
 from splitlib.workbook.gallery import PAGE, figures_folder, write_gallery
 from splitlib.workbook.page import point_latest, write_index
 from splitlib.workbook.studies import STANDARD_PARAMETERS, StudyNotebook, assign, read_studies, select
@@ -57,7 +58,8 @@ def _parser() -> _Parser:
     parser.add_argument(
         "--recorded",
         action="store_true",
-        help="show what has a record, train and time nothing: for figures and tables",
+        help="show what has a record, train and time nothing: for figures and tables; of real data, write the page of "
+        "what each notebook found beside the records",
     )
     parser.add_argument("--list", action="store_true", help="show the notebooks and their parameters, run nothing")
     parser.add_argument("--gallery", action="store_true", help="write the page that shows figures/, run nothing")
@@ -105,6 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             console.line("\n".join(_finish(outcomes, run_dir, subtitle=subtitle, command=command)))
             _write_gallery(args, every)
+            for page in _write_findings(args, outcomes, run_dir):
+                console.line(f"wrote {page}")
         except OSError as error:
             console.line(f"run_all.py: error: cannot write to {run_dir}: {error.strerror}")
             return code or 1
@@ -193,6 +197,15 @@ def _write_gallery(args: argparse.Namespace, studies: Sequence[StudyNotebook]) -
     """Write the page of ``figures/`` if it changes; the notebooks of another folder draw none of these."""
     own = args.notebooks.resolve() == ROOT / "notebooks"
     return write_gallery(figures_folder(ROOT), studies) if own else None
+
+
+def _write_findings(args: argparse.Namespace, outcomes: Sequence[Outcome], run_dir: Path) -> list[Path]:
+    """Write a page for each study that showed records of real data; what a run trains, its own notebook shows."""
+    if not args.recorded or _data(args) != "real" or args.notebooks.resolve() != ROOT / "notebooks":
+        return []
+    folder, figures = findings_folder(ROOT), figures_folder(ROOT)
+    done = [outcome.study for outcome in outcomes if outcome.status == "done"]
+    return [write_findings(folder, figures, study, run_dir / f"{study.name}.ipynb") for study in done]
 
 
 def _finish(outcomes: Sequence[Outcome], run_dir: Path, **header: str) -> list[str]:

@@ -61,11 +61,16 @@ def figures_folder(root: Path) -> Path:
     return Path(os.environ.get("SPLITLIB_FIGURES") or root / "figures")
 
 
+def saved_name(path: Path) -> str:
+    """Return the name under which a notebook saves the figure, such as ``curves`` for ``01_curves_embedded.png``."""
+    return path.stem.partition("_")[2].removesuffix(EMBEDDED)
+
+
 def describe(path: Path, study: StudyNotebook) -> Shown:
     """Return what the file says of itself, and where ``study`` draws it."""
     with Image.open(path) as picture:
         said = {key: str(value) for key, value in picture.info.items() if key in ("Title", "Description")}
-    name = path.stem.partition("_")[2].removesuffix(EMBEDDED)
+    name = saved_name(path)
     heading = drawing_heading(nbformat.read(study.path, as_version=4).cells, name)
     return Shown(
         path=path,
@@ -76,7 +81,13 @@ def describe(path: Path, study: StudyNotebook) -> Shown:
 
 
 def drawing_heading(cells: Sequence[Any], name: str) -> str:
-    """Return the heading over the cell that saves the figure ``name``, or nothing.
+    """Return the heading over the cell that saves the figure ``name``, or nothing."""
+    index = drawing_cell(cells, name)
+    return "" if index is None else nearest_heading(cells[:index])
+
+
+def drawing_cell(cells: Sequence[Any], name: str) -> int | None:
+    """Return the position of the cell that saves the figure ``name``, if one does.
 
     The call may spell the name, build it (``f"ablation_{task}"``), or take it from a variable: then it is the first
     such call in or after the cell that spells it.
@@ -90,8 +101,7 @@ def drawing_heading(cells: Sequence[Any], name: str) -> str:
     ]
     exact = [index for index, given in saved if _means(given, name)]
     taken = [index for index, given in saved if isinstance(given, ast.Name) and spelled and index >= spelled[0]]
-    found = [*exact, *taken]
-    return nearest_heading(cells[: found[0]]) if found else ""
+    return next(iter([*exact, *taken]), None)
 
 
 def _parse(source: str) -> ast.AST:
@@ -131,7 +141,9 @@ def gallery_text(folder: Path, studies: Sequence[StudyNotebook]) -> str:
     for study in studies:
         figures = kept_figures(folder, study)
         if figures:
-            parts.append(f"## [{study.number} {study.title}]({_link(study.path, folder)})\n\n{study.question}\n")
+            parts.append(
+                f"## [{study.number} {study.title}]({relative_link(study.path, folder)})\n\n{study.question}\n"
+            )
             parts += [_entry(figure, study, folder) for figure in figures]
     return "\n".join(parts)
 
@@ -149,8 +161,8 @@ def write_gallery(folder: Path, studies: Sequence[StudyNotebook]) -> Path | None
 
 
 def _entry(figure: Shown, study: StudyNotebook, folder: Path) -> str:
-    name = _link(figure.path, folder)
-    files = [f"[PNG]({name})"] + ([f"[SVG]({_link(figure.vector, folder)})"] if figure.vector else [])
+    name = relative_link(figure.path, folder)
+    files = [f"[PNG]({name})"] + ([f"[SVG]({relative_link(figure.vector, folder)})"] if figure.vector else [])
     cell = f", under *{figure.heading}*" if figure.heading else ""
     lines = [
         f"### {figure.name}",
@@ -159,7 +171,7 @@ def _entry(figure: Shown, study: StudyNotebook, folder: Path) -> str:
         "\n".join(
             [
                 f"* Data: {figure.data or 'see the title'}",
-                f"* Code: [notebooks/{study.path.name}]({_link(study.path, folder)}){cell}",
+                f"* Code: [notebooks/{study.path.name}]({relative_link(study.path, folder)}){cell}",
                 f"* Files: {', '.join(files)}",
             ]
         ),
@@ -172,5 +184,6 @@ def _plain(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>])", r"\\\1", text)
 
 
-def _link(target: Path, folder: Path) -> str:
+def relative_link(target: Path, folder: Path) -> str:
+    """Return the address of ``target`` for a page in ``folder``."""
     return quote(Path(os.path.relpath(target, folder)).as_posix())

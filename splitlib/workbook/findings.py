@@ -1,0 +1,86 @@
+"""What a study found, as a page to read without running it: an executed notebook's results, without its code."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from splitlib.files import write_text
+from splitlib.workbook.gallery import drawing_cell, kept_figures, relative_link, saved_name
+from splitlib.workbook.studies import StudyNotebook
+
+# How it is done, and what to do next, are read in the notebook itself.
+SKIPPED = ("Set-up", "Method", "Explore")
+
+
+def findings_folder(root: Path) -> Path:
+    """Return ``$SPLITLIB_RESULTS``, else ``results/`` of ``root``, as notebooks see it; without importing torch."""
+    return Path(os.environ.get("SPLITLIB_RESULTS") or root / "results")
+
+
+def write_findings(folder: Path, figures: Path, study: StudyNotebook, executed: Path) -> Path:
+    """Write ``NN_name.md`` into ``folder`` from the executed notebook and return its path.
+
+    ``figures`` is the folder of kept figures, which the page shows where their cells stand.
+    """
+    cells = nbformat.read(executed, as_version=4).cells
+    page = folder / f"{study.name}.md"
+    write_text(page, findings_text(folder, figures, study, cells))
+    return page
+
+
+def findings_text(folder: Path, figures: Path, study: StudyNotebook, cells: Sequence[Any]) -> str:
+    """Return the page: the question, then all but the :data:`SKIPPED` sections, with outputs in place of code."""
+    notebook = relative_link(study.path, folder)
+    opening = (
+        f"# {study.number} {study.title}\n\n{study.question}\n\n"
+        f"Written by `make figures` from the records beside this page; code and method are in "
+        f"[the notebook]({notebook})."
+    )
+    return "\n\n".join([opening, *_parts(folder, figures, study, cells)]) + "\n"
+
+
+def _parts(folder: Path, figures: Path, study: StudyNotebook, cells: Sequence[Any]) -> Iterator[str]:
+    drawn = [(drawing_cell(cells, saved_name(figure.path)), figure) for figure in kept_figures(figures, study)]
+    shown = False  # until the first section that is not skipped
+    for index, cell in enumerate(cells):
+        sections = re.findall(r"^## (.*)$", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else []
+        if sections:
+            shown = not sections[-1].startswith(SKIPPED)
+        if shown and cell.cell_type == "markdown":
+            yield cell.source.strip()
+        elif shown and cell.cell_type == "code":
+            yield from _outputs(cell)
+            pictures = [figure for place, figure in drawn if place == index]
+            yield from (f"![{figure.name}]({relative_link(figure.path, folder)})" for figure in pictures)
+
+
+def _outputs(cell: Any) -> Iterator[str]:
+    """Yield what a cell printed and the tables it showed; pictures and widgets are left out."""
+    for output in cell.outputs:
+        if output.output_type == "stream" and output.name == "stdout":
+            yield f"```text\n{output.text.strip()}\n```"
+        data = output.get("data", {})
+        if "text/markdown" in data:
+            yield data["text/markdown"].strip()
+        elif "<table" in data.get("text/html", ""):
+            yield plain_table(data["text/html"])
+
+
+def plain_table(html: str) -> str:
+    """Return the table of pandas's HTML without style, a line for each row.
+
+    >>> print(plain_table('<style>a {}</style><table id="t"><tr class="b"> <td colspan="2" id="c">1</td></tr></table>'))
+    <table>
+    <tr><td colspan="2">1</td></tr>
+    </table>
+    """
+    table = re.search(r"<table.*</table>", html, re.DOTALL)
+    text = re.sub(r'\s+(?:class|id|style|border|scope)="[^"]*"', "", table.group() if table else "")
+    text = re.sub(r"\s*(</?(?:table|thead|tbody|tr|th|td|caption)[^>]*>)\s*", r"\1", text)
+    return re.sub(r"(?<!^)(<caption>|<thead>|<tbody>|<tr>|</thead>|</tbody>|</table>)", r"\n\1", text)

@@ -1,0 +1,110 @@
+"""The pages in results/ say what the executed notebooks found: their text, tables and figures, and no code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+import matplotlib
+import nbformat
+import pytest
+
+import run_all
+from splitlib import plots
+from splitlib.plots import saving
+from splitlib.workbook.execution import Outcome
+from splitlib.workbook.findings import findings_text, write_findings
+from splitlib.workbook.studies import StudyNotebook, read_studies
+from tests.test_run_all import write_notebook
+
+matplotlib.use("Agg")
+ROOT = Path(run_all.__file__).parent
+RESULTS = ROOT / "results"
+PAGES = sorted(RESULTS.glob("*.md"))
+SAVE = 'study.save_figure(drawing, "curves")'
+new = nbformat.v4
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> StudyNotebook:
+    """A study with a figure of real data, saved by its third cell."""
+    write_notebook(tmp_path, "01_a", "import splitlib", "print(1)", SAVE, "explore()")
+    with plots.figure("Measured") as (drawing, _):
+        saving.save(drawing, tmp_path / "figures" / "01_curves.png", about="real data")
+    plots.plt.close(drawing)
+    (found,) = read_studies(tmp_path)
+    return found
+
+
+def executed(study: StudyNotebook) -> list[nbformat.NotebookNode]:
+    """Its cells as after a run, with papermill's cell of parameters before them."""
+    cells = [new.new_code_cell("profile = 'real'"), *nbformat.read(study.path, as_version=4).cells]
+    for cell in cells:
+        cell.source = cell.source.replace("## Step 1", "## Set-up and more").replace("## Step 4", "## Explore")
+        if cell.cell_type == "code":
+            cell.outputs = [new.new_output("stream", name="stdout", text=f"after {cell.source}\n")]
+    table = '<style>td {}</style><table border="1"><tr>\n  <td class="x">60.5</td></tr></table>'
+    steps = [cell for cell in cells if cell.cell_type == "code"][2:]
+    steps[1].outputs += [
+        new.new_output("stream", name="stderr", text="a warning"),
+        new.new_output("display_data", data={"text/html": table, "text/plain": "<Styler>"}),
+        new.new_output("display_data", data={"text/markdown": "**bold**", "text/plain": "<Markdown>"}),
+        new.new_output("display_data", data={"image/png": "iVBORw0=", "text/plain": "<Figure>"}),
+    ]
+    return cells
+
+
+def test_a_page_has_what_came_out_and_neither_code_nor_preparations(study: StudyNotebook, tmp_path: Path) -> None:
+    text = findings_text(tmp_path / "results", tmp_path / "figures", study, executed(study))
+    head, *parts = text.split("\n\n## ")
+    assert head.startswith("# 01 Study 01_a\n\nDoes it run at all?") and "](../01_a.ipynb)" in head
+    assert parts == [
+        "Step 2\n\n```text\nafter print(1)\n```\n\n<table>\n<tr><td>60.5</td></tr>\n</table>\n\n**bold**",
+        f"Step 3\n\n```text\nafter {SAVE}\n```\n\n![curves](../figures/01_curves.png)\n",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "written"),
+    [
+        (["--recorded", "--profile", "real"], "done", True),
+        (["--recorded", "--profile", "real"], "failed", False),
+        (["--recorded"], "done", False),
+        (["--profile", "real"], "done", False),
+    ],
+)
+def test_only_records_of_real_data_become_pages(
+    study: StudyNotebook,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    status: str,
+    written: bool,
+) -> None:
+    monkeypatch.setenv("SPLITLIB_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("SPLITLIB_FIGURES", str(tmp_path / "figures"))
+    folder = tmp_path / "run"
+    folder.mkdir()
+    nbformat.write(new.new_notebook(cells=executed(study)), folder / "01_a.ipynb")
+    pages = run_all._write_findings(
+        run_all._parser().parse_args(options), [Outcome(study=study, status=status)], folder
+    )
+    assert pages == ([tmp_path / "results" / "01_a.md"] if written else [])
+    assert all("after print(1)" in page.read_text(encoding="utf-8") for page in pages)
+
+
+def test_a_page_is_written_whole(study: StudyNotebook, tmp_path: Path) -> None:
+    nbformat.write(new.new_notebook(cells=executed(study)), tmp_path / "run.ipynb")
+    page = write_findings(tmp_path / "results", tmp_path / "figures", study, tmp_path / "run.ipynb")
+    assert page.read_text(encoding="utf-8") == findings_text(
+        tmp_path / "results", tmp_path / "figures", study, executed(study)
+    )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_committed_pages_belong_to_notebooks_and_their_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert (ROOT / "notebooks" / f"{page.stem}.ipynb").exists() and "## Takeaways" in text
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+        assert (RESULTS / unquote(link)).exists(), link
