@@ -9,8 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from splitlib import cli, frontier, results
-from splitlib.cli.headline import SECTION, SPLIT_SECTION, headline_text
-from splitlib.cli.split_table import split_text
+from splitlib.cli.headline import SECTION, SIZE_SECTION, section_texts
 from splitlib.errors import ConfigError
 from splitlib.files import replace_section
 from splitlib.plots import frontier as figures
@@ -245,7 +244,8 @@ def test_the_headline_names_all_hardware():
 
 def test_the_headline_comes_from_records_alone(tmp_path, capsys):
     page = tmp_path / "page.md"
-    page.write_text(f"above\n<!-- {SECTION}: begin -->\nold\n<!-- {SECTION}: end -->\nbelow\n", encoding="utf-8")
+    marks = [f"<!-- {name}: begin -->\nold\n<!-- {name}: end -->\n" for name in (SIZE_SECTION, SECTION)]
+    page.write_text(f"above\n{''.join(marks)}below\n", encoding="utf-8")
     assert cli.main(["headline", "--write", str(page)]) == 2
     assert "no records of the frontier at profile real" in capsys.readouterr().err
     for made in runs_of("cola", [19.6, 20.4]):
@@ -272,6 +272,6 @@ def test_the_readmes_numbers_are_those_of_the_committed_records(monkeypatch):
     """No number is typed by hand."""
     monkeypatch.setenv("SPLITLIB_RESULTS", str(ROOT / "results"))
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for section, text in ((SECTION, headline_text("real")), (SPLIT_SECTION, split_text())):
+    for section, text in section_texts("real").items():
         shown = readme.split(f"<!-- {section}: begin -->\n")[1].split(f"<!-- {section}: end -->")[0]
         assert text and shown.strip() == text.strip()

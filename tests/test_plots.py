@@ -67,6 +67,16 @@ def test_a_figure_without_runs_shows_what_was_reported():
         assert legend_of(axes[0]) == ["sort, reported", "uniform, reported"]
 
 
+def test_what_others_are_compared_with_is_a_line_in_a_band():
+    with plots.figure("title") as (_, axes):
+        plots.reference_band(axes[0], pd.Series([15.0, 18.0, 21.0]), "none")
+        (line,), (band,) = axes[0].lines, axes[0].patches
+        assert list(line.get_ydata()) == [18.0, 18.0] and line.get_label() == "none"
+        assert (band.get_y(), band.get_height()) == (15.0, 6.0)
+        plots.reference_band(axes[0], pd.Series([], dtype=float), "not run")
+        assert len(axes[0].lines) == 1
+
+
 def test_points_of_one_row_stand_side_by_side_near_its_tick():
     table = pd.DataFrame({"a": [1e-4, 1e-2], "b": [1e-3, 1e-1], "c": [1.0, 2.0]}, index=["first", "second"])
     with plots.figure("title") as (_, axes):

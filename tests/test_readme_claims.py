@@ -1,10 +1,14 @@
 """What the README says in words beside its tables, against the committed records it was said from."""
 
 import statistics
+from pathlib import Path
 
 import pytest
 
 from splitlib import frontier, reported
+from splitlib.data.loading import load_task
+from splitlib.measuring.records import BatchTiming, load_together
+from splitlib.pipeline.remote.link import Link
 from splitlib.profiles import DOCUMENT_SETTINGS, get_profile
 from splitlib.results import RunRecord, read_record, record_path
 from tests.test_committed_records import RECORDS, ROOT
@@ -40,16 +44,18 @@ def best(records: list[RunRecord]) -> float:
     return statistics.mean(record.best.matthews for record in records)
 
 
-def test_four_bits_of_the_documents_collapse_on_cola_and_eight_do_not():
+def test_four_bits_of_the_documents_collapse_on_cola_and_eight_do_not(monkeypatch):
+    monkeypatch.setenv("SPLITLIB_RESULTS", str(ROOT / "results"))
     sort_4 = recorded("cola", "condition_1", "sort", sort_bits(4))
     assert len(sort_4) == 3 and all(record.collapsed for record in sort_4)
     second = recorded("cola", "condition_2", "sort", sort_bits(4))
     assert len(second) == 2 and all(record.collapsed for record in second)
     third = recorded("cola", "condition_3", "sort", sort_bits(4))
     assert len(third) == 2 and all(r.best.matthews < best(recorded("cola", "condition_3")) / 2 for r in third)
-    plain = statistics.mean(record.last.matthews for record in recorded("cola", "condition_1"))
+    with_frontier = frontier.recorded("cola", get_profile("real"))["none"]
+    plain = statistics.mean(record.last.matthews for record in with_frontier)
     told = reported.load("001_2.2_cola_sort")["matthews_percent"].max()
-    assert (int(100 * plain), int(told)) == (18, 64), "too weak a model to judge by: less than half"
+    assert (round(100 * plain), int(told)) == (19, 64), "too weak a model to judge by: less than half"
     for cut in ("condition_1", "condition_2", "condition_3"):
         eight = recorded("cola", cut, "sort", sort_bits(8))
         assert eight and not any(record.collapsed for record in eight)
@@ -71,7 +77,7 @@ def test_what_collapses_for_text(cut, compressor, options):
 def test_six_bits_of_the_documents_work_at_the_third_cut():
     found = recorded("cola", "condition_3", "sort", sort_bits(6))
     kept = best(found) / best(recorded("cola", "condition_3"))
-    assert len(found) == 2 and kept == pytest.approx(0.8, abs=0.1) and not any(r.collapsed for r in found)
+    assert len(found) == 2 and 0.8 < kept < 0.9 and not any(r.collapsed for r in found)
 
 
 @pytest.mark.parametrize("cut", ["condition_1", "condition_2", "condition_3"])
@@ -131,25 +137,99 @@ def test_gradients_of_text_need_a_range_for_each_token(committed):
 
 def test_how_few_bytes_lose_nothing(committed):
     text, images = (frontier.summary(committed(task)).set_index("label") for task in ("cola", "cifar10"))
-    by_token, both = text.loc["3 and 2 bits by token in context, no padding"], text.loc["3 and 4 bits, no padding"]
-    in_context = images.loc["5 and 3 bits in context"]
-    assert by_token["n"] == both["n"] == in_context["n"] == images.loc["6 and 2 bits", "n"] == 5
-    for row, share in (
-        (by_token, 49),
-        (text.loc["3 and 4 bits in context, no padding"], 41),
-        (in_context, 51),
-        (images.loc["6 and 2 bits in context"], 42),
-    ):
+    by_token, in_context = (
+        text.loc["3 and 2 bits by token in context, no padding"],
+        images.loc["5 and 3 bits in context"],
+    )
+    leanest = {49: by_token, 51: in_context}
+    alike = {33: text.loc["least error 4, no padding"], 42: images.loc["6 and 2 bits in context"]}
+    for share, row in (leanest | alike).items():
         assert row["no_loss"] and round(1 / row["ratio"]) == share
-    for table, smallest in ((text, by_token), (images, in_context)):
-        assert f"1/{1 / smallest['ratio']:.0f}**" in frontier.answer(table.reset_index())
-    assert by_token["change"] == pytest.approx(-2, abs=0.25) and both["change"] > -1
-    assert in_context["change"] == pytest.approx(-2, abs=0.25)
-    assert images.loc["6 and 2 bits", "change"] == pytest.approx(-1, abs=0.4)
-    assert images.loc["least error 4", "change"] == pytest.approx(-4, abs=0.25)
+        assert row["trains_alike"] == (share in alike)
+    assert leanest[49]["n"] == leanest[51]["n"] == 5 and alike[33]["n"] == alike[42]["n"] == 3
+    for table, shares in ((text, (49, 33)), (images, (51, 42))):
+        assert all(f"**1/{share}** by the" in frontier.answer(table.reset_index()) for share in shares)
+    both = text.loc["3 and 4 bits in context, no padding"]
+    assert both["no_loss"] and round(1 / both["ratio"]) == 41
+    assert [round(100 * row["loss"]) for row in (both, by_token, in_context)] == [17, 24, 4]
+    assert by_token["change"] == pytest.approx(-2, abs=0.25) == in_context["change"]
+    assert images.loc["none", "sd"] + in_context["change"] < 0.1, "only just"
+    assert (
+        images.loc["least error 4", "change"] == pytest.approx(-4, abs=0.25) and images.loc["least error 4", "n"] == 3
+    )
     scatter = images.loc[["6 and 2 bits", "5 and 4 bits", "5 and 3 bits", "5 and 2 bits"], "change_sd"]
     assert all(sd == pytest.approx(2, abs=0.4) for sd in scatter)
-    assert by_token["change_sd"] == pytest.approx(4, abs=0.4) == both["change_sd"]
+    assert by_token["change_sd"] == pytest.approx(4, abs=0.4) == text.loc["3 and 4 bits, no padding", "change_sd"]
+
+
+def test_every_run_of_three_bits_trains_worse(committed):
+    rows = committed("cola")
+    plain = {run.config.seed: run.last.train_loss for run in rows["none"]}
+    for label in ("3 and 4 bits in context, no padding", "3 and 2 bits by token in context, no padding"):
+        assert all(run.last.train_loss > 1.1 * plain[run.config.seed] for run in rows[label])
+
+
+def test_how_little_is_learnt_without_compression(committed):
+    rows = committed("cola")
+    ends = [run.row()["last_accuracy_percent"] for run in rows["none"]]
+    assert (round(min(ends), 1), round(max(ends), 1)) == (68.4, 70.8)
+    one_class = {round(run.row()["last_accuracy_percent"], 1) for run in rows["sort 4 (the documents')"]}
+    assert one_class == {69.1}
+    for run in rows["none"]:
+        assert run.last.eval_loss > max(epoch.eval_loss for epoch in run.history[:-1])
+
+
+def test_codes_in_context_cost_training_time(committed):
+    rows = committed("cifar10")
+    for row in ("5 and 3 bits", "6 and 2 bits"):
+        seconds = [statistics.mean(run.train_seconds for run in rows[name]) for name in (row + " in context", row)]
+        assert len({run.environment["hardware"] for name in (row + " in context", row) for run in rows[name]}) == 1
+        assert seconds[0] / seconds[1] == pytest.approx(1.6, abs=0.15)
+
+
+def test_another_processor_moves_a_run_of_text_by_up_to_a_point_and_a_half(committed):
+    rows = committed("cola")
+    ours, theirs = (rows[f"3 and 4 bits{how}, no padding"] for how in (" in context", ""))
+    pairs = [(a, b) for a in ours for b in theirs if a.config.seed == b.config.seed]
+    moved = [abs(a.row()["last_percent"] - b.row()["last_percent"]) for a, b in pairs]
+    assert len(moved) == 3 and max(moved) == pytest.approx(1.5, abs=0.05)
+    assert all(a.environment["hardware"] != b.environment["hardware"] for a, b in pairs)
+
+
+def over_link(chunks: int = 8, schedule: str = "gpipe", **changes) -> BatchTiming:
+    """A row of notebook 05, timed over its link of 100 Mbit/s."""
+    base = DOCUMENT_SETTINGS["cifar10"].replace(engine="two_machines", chunks=chunks, schedule=schedule, **changes)
+    sizes = {"model": "mobilenet_v2", "image_size": 224, "batch_size": 8, "train_samples": 32}
+    link = str(Link(rate_mbit=100, latency_ms=1))
+    (found,) = load_together([get_profile("real").scale(base, **sizes)], ["cpu"], link) or [None]
+    return found
+
+
+def test_what_compression_is_worth_over_a_link(monkeypatch):
+    monkeypatch.setenv("SPLITLIB_RESULTS", str(ROOT / "results"))
+    raw = over_link().median
+    ways = [over_link(partition=name) for name in ("conv_insert_wide", "conv_insert_type_2")]
+    ways += [over_link(compressor="power_iteration", compressor_options={"rank": "3,7"})]
+    ways += [over_link(compressor="uniform", compressor_options={"bits": 8})]
+    assert all(3.35 < raw / way.median < 3.55 for way in ways)
+    assert over_link(schedule="1f1b").median / raw == pytest.approx(2 / 3, abs=0.02)
+    told = reported.load("000_2.2_two_machines")
+    told.loc[told["row"] == 12, "chunks"] = 8
+    told = told[told["chunks"] == 8].set_index("partition")
+    plain = told[told["compressor"] == "none"].loc["first_last", "time_per_batch_s"]
+    faster = plain / told["time_per_batch_s"].drop("first_last")
+    assert all(4 < times < 6 for times in faster)
+
+
+def test_the_committed_runs_took_two_days_of_one_core():
+    assert 36 < sum(read_record(path).train_seconds for path in RECORDS) / 3600 < 54
+
+
+def test_about_a_third_of_the_tokens_are_real(real_hub):
+    config = get_profile("real").scale(DOCUMENT_SETTINGS["cola"])
+    masks = [tokens[1] for tokens, _ in load_task(config, hub=Path(real_hub)).train]
+    real = sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
+    assert real == pytest.approx(0.35, abs=0.01)
 
 
 def test_three_bits_for_both_predict_one_class_in_one_of_five(committed):
@@ -195,6 +275,8 @@ def test_images_need_bits_for_activations_rather(committed):
     assert set(beside_five["n"]) == {5} and beside_five["percent"].max() - beside_five["percent"].min() < 1
     assert table.loc["5 and 1 bits fed back", "change"] == pytest.approx(-10, abs=0.5)
     assert table.loc["2 and 4 bits", "change"] == pytest.approx(-30, abs=1)
+    assert table.loc["least error 2", "change"] == pytest.approx(-18, abs=0.5)
+    assert set(table.loc[["2 and 4 bits", "least error 2", "5 and 1 bits fed back"], "n"]) == {1}
 
 
 def test_what_changes_are_worth(committed):
@@ -303,3 +385,20 @@ def test_what_decaying_layers_keep():
     assert len(kept) > 1 and all(1 / 3 < share < 3 / 4 for share in kept)
     accuracies = [record.row()["best_accuracy_percent"] for record in (plain, *decaying)]
     assert max(accuracies) - min(accuracies) < 1
+
+
+def test_low_ranks_lose_a_point_of_accuracy_and_predict_one_class():
+    """Document 002 reports accuracy alone, by which they look as good as there."""
+    plain = recorded("cola", "condition_3")
+    wanted = {"task": "cola", "partition": "condition_3", "compressor": "power_iteration"}
+    every = [record for record in map(read_record, RECORDS) if record.config.task == "cola"]
+    found = [record for record in every if wanted.items() <= record.config.to_dict().items()]
+    ranks = [record for record in found if record.config.compressor_options["rank"] < record.config.max_length]
+    assert sorted(record.config.compressor_options["rank"] for record in ranks) == [3, 4, 8]
+    assert len(ranks) == 3 and all(record.collapsed for record in ranks)
+    lost = statistics.mean(r.row()["best_accuracy_percent"] for r in plain) - max(
+        r.row()["best_accuracy_percent"] for r in ranks
+    )
+    assert lost == pytest.approx(1, abs=0.3)
+    told = reported.load("002_2.2_power_iteration")["accuracy_percent"]
+    assert 0.5 < told.max() - told.min() < 1.5

@@ -7,15 +7,16 @@ from pathlib import Path
 
 from splitlib import frontier
 from splitlib.cli.settings import add_profile
+from splitlib.cli.size_table import size_table
 from splitlib.cli.split_table import split_text
 from splitlib.errors import ConfigError
 from splitlib.files import replace_section
 from splitlib.profiles import get_profile
 
-SECTION, SPLIT_SECTION = "headline", "cpu-gpu"
+SECTION, SPLIT_SECTION, SIZE_SECTION = "headline", "cpu-gpu", "sizes"
 HEADLINE_DESCRIPTION = """\
-Print the headline tables from the records in results/: bytes against accuracy on real data, and the time of a batch
-with a CPU as client and a GPU as server, measured and reported.
+Print the headline tables: how large the runs are beside the documents'; from the records in results/, bytes against
+accuracy on real data, and the time of a batch with a CPU as client and a GPU as server, measured and reported.
 
 Nothing is trained: rows without a record are left out, and where others have several runs, so are those with one that
 no document reports; notebook 11 has them. `make figures` writes them into the README.
@@ -35,19 +36,25 @@ def add_headline_options(parser: argparse.ArgumentParser) -> None:
         "--write",
         type=Path,
         metavar="FILE",
-        help=f"put them between this file's marks <!-- {SECTION}: ... --> and <!-- {SPLIT_SECTION}: ... -->",
+        help=f"put them between this file's marks <!-- NAME: begin --> and <!-- NAME: end -->, with the names "
+        f"{SIZE_SECTION}, {SECTION} and {SPLIT_SECTION}",
     )
 
 
 def run_headline(options: argparse.Namespace) -> None:
     """Print or write the tables."""
-    texts = {SECTION: headline_text(options.profile), SPLIT_SECTION: split_text()}
+    texts = section_texts(options.profile)
     for section, text in texts.items():
         if options.write is None:
             print(text, end="\n\n")
         elif text:
             replace_section(options.write, section, text)
             print(f"wrote the section {section} of {options.write}")
+
+
+def section_texts(profile: str) -> dict[str, str]:
+    """Return what stands between the marks of each section; nothing where nothing was measured."""
+    return {SIZE_SECTION: size_table(profile), SECTION: headline_text(profile), SPLIT_SECTION: split_text()}
 
 
 def headline_text(profile: str) -> str:

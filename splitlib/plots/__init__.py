@@ -187,6 +187,13 @@ def _means_with_ranges(ax: Axes, places: pd.Series, runs: Any, colour: str, mark
     )  # fmt: skip
 
 
+def reference_band(ax: Axes, values: Sequence[float] | pd.Series, label: str) -> None:
+    """Draw what others are compared with, if it is known: a grey line at the mean, a band from lowest to highest."""
+    if len(values):
+        ax.axhline(sum(values) / len(values), color="grey", linewidth=0.8, label=label)
+        ax.axhspan(min(values), max(values), color="grey", alpha=0.15, linewidth=0)
+
+
 def points_by_row(ax: Axes, table: pd.DataFrame) -> None:
     """Draw each column as one series of points over the rows' names, side by side, on a logarithmic axis."""
     step = 0.6 / max(1, len(table.columns) - 1)

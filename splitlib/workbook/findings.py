@@ -82,5 +82,5 @@ def plain_table(html: str) -> str:
     """
     table = re.search(r"<table.*</table>", html, re.DOTALL)
     text = re.sub(r'\s+(?:class|id|style|border|scope)="[^"]*"', "", table.group() if table else "")
-    text = re.sub(r"\s*(</?(?:table|thead|tbody|tr|th|td|caption)[^>]*>)\s*", r"\1", text)
+    text = re.sub(r"\s*(</?(?:table|thead|tbody|tr|th|td|caption)\b[^>]*?)\s*>\s*", r"\1>", text)
     return re.sub(r"(?<!^)(<caption>|<thead>|<tbody>|<tr>|</thead>|</tbody>|</table>)", r"\n\1", text)
