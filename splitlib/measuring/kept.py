@@ -92,11 +92,11 @@ def kept_times(
     return made
 
 
-def kept_path(timed: str, of: Any, config: RunConfig, device: str, folder: Path | None = None) -> Path:
+def kept_path(timed: str, of: Any, config: RunConfig, device: str) -> Path:
     """Return where such a record lies, whether it exists or not."""
     words = [timed, config.task, config.data, str(config.model).rsplit("/", 1)[-1]]
     key = hashlib.sha256(json.dumps([of, config.key, device], sort_keys=True).encode()).hexdigest()[:12]
-    return (folder or results_dir()) / f"{TIMING_PREFIX}{file_stem(words)}-{key}.json"
+    return results_dir() / f"{TIMING_PREFIX}{file_stem(words)}-{key}.json"
 
 
 def read_kept(path: Path) -> KeptTimes:
