@@ -15,8 +15,8 @@ from torch import Tensor
 from splitlib.config import RunConfig
 from splitlib.experiment import prepare
 from splitlib.measuring.batches import stages_of
-from splitlib.metering import count_macs
-from splitlib.partition import Unit, cuts, units
+from splitlib.models.units import Unit, units
+from splitlib.partition import cuts, unit_macs
 from splitlib.pipeline.remote.wire import ACTIVATION_1, Frame, encode_frame
 from splitlib.pipeline.stage import Clock, Stage
 from splitlib.planner.candidates import codec, named_partitions
@@ -131,7 +131,7 @@ class Bench:
 
     def layers(self) -> Costs:
         """Return what does not depend on the micro-batch; no times of layers and no compressors yet."""
-        macs = self._macs()
+        macs = unit_macs(self.model, tuple(x[:1].to(self.device) for x in self.batch[0]))
         layers = [
             Layer(name=_name(unit), macs=each, parameters=sum(p.numel() for p in unit.parameters() if p.requires_grad))
             for unit, each in zip(self.units, macs, strict=True)
@@ -151,17 +151,6 @@ class Bench:
             environment=environment(self.device),
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
-
-    def _macs(self) -> list[int]:
-        """Return the MACs of each layer for the first sample."""
-        values = tuple(x[:1].to(self.device) for x in self.batch[0])
-        found = []
-        for unit in self.units:
-            found.append(count_macs(unit, values).total)
-            with torch.no_grad():
-                values = unit.eval()(values)
-            unit.train()
-        return found
 
     def _optimizer_seconds(self) -> float:
         """Return the median time of a step over gradients of zero, which leave the weights as they are or nearly so."""

@@ -36,7 +36,7 @@ DEPENDS_ON = (
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One unit of the model (:func:`splitlib.partition.units`), whatever the micro-batch."""
+    """One unit of the model (:func:`splitlib.models.units.units`), whatever the micro-batch."""
 
     name: str
     macs: int
