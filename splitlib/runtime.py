@@ -7,15 +7,17 @@ import os
 import platform
 import random
 import subprocess
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from splitlib.errors import ConfigError
 
+T = TypeVar("T")
 FINGERPRINT_PACKAGES = ("torch", "torchvision", "transformers", "datasets", "torchgpipe", "peft", "numpy")
 
 
@@ -96,6 +98,24 @@ def pick_devices(names: str, count: int) -> list[torch.device]:
     if len(devices) not in (1, count):
         raise ConfigError(f"{count} stages need one device, or {count}, not the {len(devices)} of {names!r}")
     return devices * count if len(devices) == 1 else devices
+
+
+def synchronize() -> None:
+    """Wait until every GPU has done what this process told it, so that a clock read now is honest.
+
+    A process that told none anything has no context on any yet, and gets none here.
+    """
+    for index in range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0):
+        torch.cuda.synchronize(index)
+
+
+def timed(run: Callable[..., T], *arguments: Any) -> tuple[T, float]:
+    """Return what ``run`` returns, and the seconds it took, with all GPUs' work done before and after."""
+    synchronize()
+    start = time.perf_counter()
+    result = run(*arguments)
+    synchronize()
+    return result, time.perf_counter() - start
 
 
 def seed_everything(seed: int) -> None:

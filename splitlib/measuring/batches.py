@@ -10,7 +10,6 @@ import datetime
 import gc
 import itertools
 import statistics
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -29,7 +28,7 @@ from splitlib.pipeline.remote.client import Line
 from splitlib.pipeline.remote.link import Link
 from splitlib.pipeline.stage import Stage
 from splitlib.progress import Progress
-from splitlib.runtime import environment, pick_device
+from splitlib.runtime import environment, pick_device, timed
 from splitlib.tally import check_may_measure
 from splitlib.timeline import Span
 from splitlib.training import Trainer
@@ -220,11 +219,7 @@ class _Watch:
         traffic = trainer.engine.traffic
         before = traffic.sent_bytes, traffic.uncompressed_bytes
         inputs, labels = next(self.batches)
-        synchronize()
-        start = time.perf_counter()
-        trainer.step(inputs, labels)
-        synchronize()
-        seconds = time.perf_counter() - start
+        _, seconds = timed(trainer.step, inputs, labels)
         trainer.state.step += 1  # dropout and the other side count the steps
         spans = trainer.engine.take_spans() if isinstance(trainer.engine, HasTimeline) else []
         if not counts:
@@ -258,9 +253,3 @@ class _Watch:
             splitlib_version=__version__,
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
-
-
-def synchronize() -> None:
-    """Wait until every GPU has done what it was told, so that a clock read now is honest."""
-    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        torch.cuda.synchronize(index)

@@ -48,7 +48,7 @@ from splitlib.pipeline.inprocess import build_pipeline
 from splitlib.pipeline.processes import MEETING, leave, run_together
 from splitlib.pipeline.remote.launch import end_with_parent
 from splitlib.results import TIMING_PREFIX
-from splitlib.runtime import environment, results_dir
+from splitlib.runtime import environment, results_dir, synchronize
 from splitlib.tally import check_may_measure, only_records
 from splitlib.version import __version__
 
@@ -316,8 +316,7 @@ class _Stopwatch:
 
 
 def _now() -> float:
-    for index in range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0):
-        torch.cuda.synchronize(index)
+    synchronize()
     return time.perf_counter()
 
 

@@ -32,9 +32,9 @@ from splitlib.planner.costs import (
     read_costs,
     save_costs,
 )
-from splitlib.planner.passes import Pass, Tensors, Values, timed
+from splitlib.planner.passes import Pass, Tensors, Values
 from splitlib.progress import Progress
-from splitlib.runtime import environment
+from splitlib.runtime import environment, timed
 from splitlib.tally import check_may_measure
 
 REPEATS = 5
