@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import importlib.metadata
 import os
 import platform
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 import torch
 
 from splitlib.errors import ConfigError
+from splitlib.version import __version__
 
 T = TypeVar("T")
 FINGERPRINT_PACKAGES = ("torch", "torchvision", "transformers", "datasets", "torchgpipe", "peft", "numpy")
@@ -169,4 +171,16 @@ def environment(*devices: torch.device) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in FINGERPRINT_PACKAGES},
+    }
+
+
+def provenance(*devices: torch.device) -> dict[str, Any]:
+    """Return what every record says of itself: ``environment``, ``splitlib_version``, and when it was ``created``.
+
+    The date and time are UTC, ISO 8601 to the second.
+    """
+    return {
+        "environment": environment(*devices),
+        "splitlib_version": __version__,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

@@ -6,7 +6,6 @@ tables show, with the middle half and n beside them: a machine that does other t
 
 from __future__ import annotations
 
-import datetime
 import gc
 import itertools
 import statistics
@@ -28,11 +27,10 @@ from splitlib.pipeline.remote.client import Line
 from splitlib.pipeline.remote.link import Link
 from splitlib.pipeline.stage import Stage
 from splitlib.progress import Progress
-from splitlib.runtime import environment, pick_device, timed
+from splitlib.runtime import pick_device, provenance, timed
 from splitlib.tally import check_may_measure
 from splitlib.timeline import Span
 from splitlib.training import Trainer
-from splitlib.version import __version__
 
 KEPT_BATCHES = 4  # steps go round these, so that loading data is no part of the time
 Opened = Callable[[RunConfig], AbstractContextManager[Trainer]]
@@ -249,7 +247,5 @@ class _Watch:
             peak_send=max((peak_send(each) for each in spans if each), default=float("nan")),
             peak_receive=max((peak_receive(each) for each in spans if each), default=float("nan")),
             spans=tuple(spans[typical]),
-            environment=environment(*map(torch.device, devices)),
-            splitlib_version=__version__,
-            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            **provenance(*map(torch.device, devices)),
         )

@@ -5,7 +5,6 @@ They lie in ``results/`` under names that start with ``timing-``. As with all ti
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -19,9 +18,8 @@ from splitlib.config import RunConfig
 from splitlib.files import file_stem, write_text
 from splitlib.measuring.records import counts_here, readable
 from splitlib.results import TIMING_PREFIX
-from splitlib.runtime import environment, results_dir
+from splitlib.runtime import provenance, results_dir
 from splitlib.tally import check_may_measure
-from splitlib.version import __version__
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +82,7 @@ def kept_times(
         device=device,
         repeats=repeats,
         values=measure(),
-        environment=environment(torch.device(device)),
-        splitlib_version=__version__,
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **provenance(torch.device(device)),
     )
     write_text(path, json.dumps(asdict(made), indent=1, allow_nan=False) + "\n")
     return made

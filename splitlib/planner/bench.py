@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import statistics
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -34,7 +33,7 @@ from splitlib.planner.costs import (
 )
 from splitlib.planner.passes import Pass, Tensors, Values
 from splitlib.progress import Progress
-from splitlib.runtime import environment, timed
+from splitlib.runtime import provenance, timed
 from splitlib.tally import check_may_measure
 
 REPEATS = 5
@@ -148,8 +147,7 @@ class Bench:
             layers=tuple(layers),
             named_cuts=named,
             optimizer=self._optimizer_seconds(),
-            environment=environment(self.device),
-            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            **provenance(self.device),
         )
 
     def _optimizer_seconds(self) -> float:
