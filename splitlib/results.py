@@ -118,7 +118,7 @@ def hardware_of(runs: Mapping[str, Sequence[RunRecord]]) -> str:
 def record_path(config: RunConfig, folder: Path | None = None) -> Path:
     """Return where the record of ``config`` lies, whether it exists or not: words for people, the key for us."""
     at_cut = [config.compressor] if config.insert == "none" else [config.insert, config.compressor]
-    words = [config.task, config.data, str(config.model).rsplit("/", 1)[-1], str(config.partition), *at_cut]
+    words = [config.task, config.data, config.model_name, str(config.partition), *at_cut]
     return (folder or results_dir()) / f"{file_stem(words)}-{config.key}.json"
 
 

@@ -90,7 +90,7 @@ def kept_times(
 
 def kept_path(timed: str, of: Any, config: RunConfig, device: str) -> Path:
     """Return where such a record lies, whether it exists or not."""
-    words = [timed, config.task, config.data, str(config.model).rsplit("/", 1)[-1]]
+    words = [timed, config.task, config.data, config.model_name]
     key = hashlib.sha256(json.dumps([of, config.key, device], sort_keys=True).encode()).hexdigest()[:12]
     return results_dir() / f"{TIMING_PREFIX}{file_stem(words)}-{key}.json"
 

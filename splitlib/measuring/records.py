@@ -136,7 +136,7 @@ def timing_path(config: RunConfig, devices: Sequence[str], link: str = "", *, ki
 
     ``kind`` begins the name of what is no :class:`BatchTiming`.
     """
-    words = [config.task, config.data, str(config.model).rsplit("/", 1)[-1], str(config.partition), config.compressor]
+    words = [config.task, config.data, config.model_name, str(config.partition), config.compressor]
     key = hashlib.sha256(json.dumps([config.key, list(devices), link]).encode()).hexdigest()[:12]
     return results_dir() / f"{TIMING_PREFIX}{kind}{file_stem(words)}-{key}.json"
 

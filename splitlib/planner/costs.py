@@ -194,7 +194,7 @@ def recorded_costs(config: RunConfig, device: torch.device) -> Path | None:
 
 
 def _name(config: RunConfig, device: torch.device) -> str:
-    words = [config.task, config.data, str(config.model).rsplit("/", 1)[-1], device.type]
+    words = [config.task, config.data, config.model_name, device.type]
     return f"{TIMING_PREFIX}plan-{file_stem(words)}"
 
 
