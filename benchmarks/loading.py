@@ -19,8 +19,7 @@ import torch
 from benchmarks.measuring import machine
 from splitlib.config import RunConfig
 from splitlib.data import TaskData, load_task, train_batches
-from splitlib.measuring.batches import synchronize
-from splitlib.runtime import pick_device
+from splitlib.runtime import pick_device, synchronize
 
 BATCH = 64
 ROUNDS = 5

@@ -75,7 +75,7 @@ def compare(hub: Path) -> str:
     table = [machine(), SAID, "", *HEADS]
     for task, changes, each in CASES:
         config = get_profile("real").scale(DOCUMENT_SETTINGS[task], data="real", **changes)
-        size = f"{config.image_size} px" if config.kind == "vision" else str(config.model).rsplit("/", 1)[-1]
+        size = f"{config.image_size} px" if config.kind == "vision" else config.model_name
         case, tensors, measured = f"{task}, {size}", tensors_at_cuts(config, hub=hub, device="cpu"), []
         for name, x in tensors.items():
             bits = each[name.startswith("gradient")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,10 +28,9 @@ from splitlib.pipeline.remote.network import dial, parse_address
 from splitlib.pipeline.remote.simulated import SimulatedServer
 from splitlib.progress import Progress
 from splitlib.results import RunRecord
-from splitlib.runtime import checkpoints_dir, environment, pick_devices, results_dir
+from splitlib.runtime import checkpoints_dir, pick_devices, provenance, results_dir
 from splitlib.tally import check_may_measure, note_record
 from splitlib.training import Trainer
-from splitlib.version import __version__
 
 Server = str | Callable[[], Line] | None
 
@@ -259,7 +257,5 @@ def _make_record(trainer: Trainer, devices: Sequence[torch.device]) -> RunRecord
         train_seconds=state.train_seconds,
         samples_seen=state.steps_taken * config.batch_size,
         parameters=trainer.engine.parameter_count,
-        environment=environment(*devices),
-        splitlib_version=__version__,
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **provenance(*devices),
     )

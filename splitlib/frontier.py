@@ -316,9 +316,8 @@ def markdown(task: str, runs: Mapping[str, Sequence[RunRecord]], *, brief: bool 
     shown = decided(table) if brief else table
     metric = f"{'Matthews correlation' if first.metric == 'matthews' else first.metric} [%]"
     config = first.config
-    model = str(config.model).rsplit("/", 1)[-1]
     lines = [
-        f"**{first.data_label}**, {model}, {size_text(config)}, partition {config.partition}; "
+        f"**{first.data_label}**, {config.model_name}, {size_text(config)}, partition {config.partition}; "
         f"on {hardware_of(runs)}. Measured after the last epoch. {answer(table)}",
         "",
         f"| row | bytes sent / uncompressed | {metric}, mean ± sd (n) | change, same seeds | training loss, same seeds "

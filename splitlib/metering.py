@@ -84,7 +84,7 @@ def count_macs(module: nn.Module, *inputs: Any) -> MacCount:
     Raises:
         SplitlibError: a fused layer runs that the counter would take for free.
     """
-    with _evaluating(module), FlopCounterMode(display=False, custom_mapping=_REFUSED) as counter:
+    with evaluating(module), FlopCounterMode(display=False, custom_mapping=_REFUSED) as counter:
         module(*inputs)
     flops = counter.get_flop_counts()
     kinds = {operator.__name__: count // 2 for operator, count in flops.get(GLOBAL, {}).items()}
@@ -115,7 +115,7 @@ def count_document_convention(module: nn.Module, *inputs: Any) -> MacCount:
         for name, layer in module.named_modules()
     ]
     try:
-        with _evaluating(module):
+        with evaluating(module):
             module(*inputs)
     finally:
         for handle in handles:
@@ -142,7 +142,7 @@ def _with_parents(name: str) -> Iterator[str]:
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Iterator[None]:
     """Run without gradients in evaluation mode, then give every submodule its own mode back."""
     modes = {layer: layer.training for layer in module.modules()}
     module.eval()

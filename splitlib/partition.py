@@ -1,7 +1,8 @@
 """Named cuts: which layers go to the client's head, the server's body and the client's tail.
 
-A model is a list of *units*, a partition two cuts in it, so every split is the same operation and composing the stages
-runs exactly the unsplit model's operations in its order. Every stage maps a tuple of tensors to a tuple of tensors:
+A model is a list of *units*, a partition the cuts in it: two in a named one, any number in ``balanced`` and ``custom``.
+So every split is the same operation, and composing the stages runs exactly the unsplit model's operations in its order.
+Every stage maps a tuple of tensors to a tuple of tensors:
 
 * vision ``(images,) -> (features,) -> (features,) -> (logits,)``
 * text ``(input_ids, attention_mask) -> (hidden, attention_mask) -> (hidden, attention_mask) -> (logits,)``
@@ -15,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -23,153 +23,12 @@ from torchgpipe import balance
 
 from splitlib.config import DEFAULT_MAX_LENGTH, DEFAULT_STAGES, FREE_PARTITIONS, PARTITIONS
 from splitlib.errors import ConfigError
-from splitlib.metering import count_macs
+from splitlib.metering import count_macs, evaluating
 from splitlib.models.inserted import ConvSpec, Insert, Pair, conv_pair
-
-if TYPE_CHECKING:
-    from torchvision.models import MobileNetV2
-
-Values = tuple[Tensor, ...]
-Unit = nn.Module
-Encoder = Any  # a transformers model or one of its layers, whose parts torch's types do not know
+from splitlib.models.units import Encoder, OnFirst, Sender, Unit, Values, Whole, is_encoder, units
 
 EVEN_IMAGE_SIZE = 224
 EVEN_LENGTH = 16
-
-
-# --- Units -----------------------------------------------------------------------------------------------------------
-
-
-class _OnFirst(nn.Module):
-    """Apply ``layer`` to the first of the tensors and pass the others on."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, values: Values) -> Values:
-        return (self.layer(values[0]), *values[1:])
-
-
-class Sender(_OnFirst):
-    """An inserted layer that shrinks what its stage sends; a stage that has one ends with it."""
-
-    shrinkage = 1.0
-    """Elements before over elements after, in the last forward pass: what the cut would carry without this layer."""
-
-    def forward(self, values: Values) -> Values:
-        """Return the tensors with the first one shrunk."""
-        sent = super().forward(values)
-        self.shrinkage = values[0].numel() / max(sent[0].numel(), 1)
-        return sent
-
-
-class _VisionClassifier(nn.Module):
-    """MobileNetV2's global average pool and classifier: [B, C, H, W] to logits [B, classes]."""
-
-    def __init__(self, model: MobileNetV2) -> None:
-        super().__init__()
-        self.classifier = model.classifier
-
-    def forward(self, features: Tensor) -> Tensor:
-        pooled = nn.functional.adaptive_avg_pool2d(features, (1, 1))
-        return self.classifier(torch.flatten(pooled, 1))
-
-
-class _Embeddings(nn.Module):
-    """Token ids [B, L] to hidden states [B, L, D]."""
-
-    def __init__(self, model: Encoder) -> None:
-        super().__init__()
-        self.embeddings = model.base_model.embeddings
-
-    def forward(self, input_ids: Tensor) -> Tensor:
-        return self.embeddings(input_ids=input_ids)
-
-
-class _SelfAttention(nn.Module):
-    """A layer's self-attention with its output dense, residual and norm."""
-
-    def __init__(self, layer: Encoder, model: Encoder) -> None:
-        from transformers.masking_utils import create_bidirectional_mask
-
-        super().__init__()
-        self.attention = layer.attention
-        self._mask_of, self._config = create_bidirectional_mask, model.config
-
-    def forward(self, values: Values) -> Values:
-        hidden, mask = values
-        extended = self._mask_of(config=self._config, inputs_embeds=hidden, attention_mask=mask)
-        return self.attention(hidden, extended)[0], mask
-
-
-class _FeedForward(nn.Module):
-    """The rest of a layer: its feed-forward network with residual and norm."""
-
-    def __init__(self, layer: Encoder) -> None:
-        super().__init__()
-        self.intermediate, self.output = layer.intermediate, layer.output
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        return self.output(self.intermediate(hidden), hidden)
-
-
-class _TextClassifier(nn.Module):
-    """Hidden states and mask to (logits,): RoBERTa's own head, or BERT's pooler, dropout and linear layer."""
-
-    def __init__(self, model: Encoder) -> None:
-        super().__init__()
-        pooler = getattr(model.base_model, "pooler", None)
-        self.layers = nn.Sequential(pooler, model.dropout, model.classifier) if pooler else model.classifier
-
-    def forward(self, values: Values) -> Values:
-        return (self.layers(values[0]),)
-
-
-class _Whole(nn.Module):
-    """The unsplit model, called as its library calls it."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, values: Values) -> Values:
-        if is_encoder(self.model):
-            input_ids, mask = values
-            return (self.model(input_ids=input_ids, attention_mask=mask).logits,)
-        return (self.model(*values),)
-
-
-def is_encoder(model: nn.Module) -> bool:
-    """Return whether ``model`` is one of transformers', without importing that for a vision run."""
-    return hasattr(model, "base_model")
-
-
-def units(model: nn.Module) -> list[Unit]:
-    """Return ``model`` as units in order of execution, sharing its layers.
-
-    MobileNetV2: stem conv + bn, the stem's ReLU6, each block, classifier. A BERT-type encoder: embeddings, then
-    self-attention and feed-forward of each layer in turn, classifier.
-    """
-    if is_encoder(model):
-        base: Encoder = model.base_model
-        halves = [
-            half
-            for layer in base.encoder.layer
-            for half in (_SelfAttention(layer, model), _OnFirst(_FeedForward(layer)))
-        ]
-        return [_OnFirst(_Embeddings(model)), *halves, _TextClassifier(model)]
-    from torchvision.models import MobileNetV2
-
-    if isinstance(model, MobileNetV2):
-        (conv, norm, _), *blocks = model.features
-        # torchvision's ReLU6 works in place; behind a cut its input is not its own.
-        layers = [nn.Sequential(conv, norm), nn.ReLU6(), *blocks, _VisionClassifier(model)]
-        return [_OnFirst(layer) for layer in layers]
-    raise ConfigError(f"cannot split a {type(model).__name__}; use MobileNetV2 or a BERT-type encoder")
-
-
-# --- Partitions ------------------------------------------------------------------------------------------------------
 
 # A cut is an index into the units: the number of units before it; negative ones count from the end.
 Cuts = tuple[int, ...]
@@ -273,7 +132,7 @@ def split(
     if insert is not None and (kind == "vision" or name == "none"):
         raise ConfigError(f"{insert} is for the cuts of a text model, not for partition {name!r} of a {kind} model")
     if name == "none":
-        return Stages(name, (_Whole(model),))
+        return Stages(name, (Whole(model),))
     layers = units(model)
     bounds = (0, *cuts(model, name, stages=stages, at=at), len(layers))
     parts = [layers[start:end] for start, end in pairwise(bounds)]
@@ -293,7 +152,7 @@ def cuts(model: nn.Module, name: str, *, stages: int = DEFAULT_STAGES, at: Seque
     elif name == "balanced":
         found = balanced_cuts(model, stages)
     else:
-        found = even_cuts(model, layers) if name == "even" else NAMED_CUTS[name]
+        found = even_cuts(model) if name == "even" else NAMED_CUTS[name]
         found = tuple(cut % len(layers) for cut in found)
     if any(start >= end for start, end in pairwise((0, *found, len(layers)))):
         wanted = f"{name!r} at {', '.join(map(str, found))}" if name == "custom" else repr(name)
@@ -336,7 +195,7 @@ def balanced_cuts(
         raise ConfigError(f"balance 'size' reads a GPU's memory, and {device} has none to read; use time or macs")
     values = tuple(x.to(device) for x in sample or _example(model))
     if by == "macs":
-        shares = balance.balance_cost(unit_macs(model, layers), stages)
+        shares = balance.balance_cost(unit_macs(model), stages)
     elif by == "time":
         shares = balance.balance_by_time(stages, nn.Sequential(*layers), values, device=device)
     else:
@@ -348,35 +207,35 @@ def _insert(parts: list[list[Unit]], pairs: Sequence[Pair]) -> None:
     """Put the first of each pair at the end of the sending part, the second at the start of the receiving one."""
     for (sending, receiving), (sender, receiver) in zip(pairwise(parts), pairs, strict=True):
         sending.append(Sender(sender))
-        receiving.insert(0, _OnFirst(receiver))
+        receiving.insert(0, OnFirst(receiver))
 
 
-def even_cuts(model: nn.Module, layers: Sequence[Unit]) -> Cuts:
+def even_cuts(model: nn.Module) -> Cuts:
     """Return the cuts that give the server half of the MACs, and the client's two parts equal shares of the rest.
 
     004 calls this separating the model averagely: two devices, one holding head and tail, the other the body.
     """
-    costs = unit_macs(model, layers)
+    costs = unit_macs(model)
     total = sum(costs)
 
     def imbalance(cuts: Cuts) -> tuple[float, float]:
         head, body = sum(costs[: cuts[0]]), sum(costs[cuts[0] : cuts[1]])
         return abs(body - total / 2), abs(head - (total - head - body))
 
-    pairs = [(i, j) for i in range(1, len(layers)) for j in range(i + 1, len(layers))]
+    pairs = [(i, j) for i in range(1, len(costs)) for j in range(i + 1, len(costs))]
     return min(pairs, key=imbalance)
 
 
-def unit_macs(model: nn.Module, layers: Sequence[Unit]) -> list[int]:
-    """Return the MACs of each unit for one sample (224 px, or 16 tokens); leaves weights and random state untouched."""
-    values = _example(model)
-    was_training, costs = model.training, []
-    model.eval()
-    with torch.no_grad():
-        for layer in layers:
-            costs.append(count_macs(layer, values).total)
-            values = layer(values)
-    model.train(was_training)
+def unit_macs(model: nn.Module, sample: Values | None = None) -> list[int]:
+    """Return the MACs of each unit for ``sample``, by default one of 224 px or 16 tokens.
+
+    Weights, modes and torch's random state stay as they are.
+    """
+    values, costs = sample or _example(model), []
+    with evaluating(model):
+        for unit in units(model):
+            costs.append(count_macs(unit, values).total)
+            values = unit(values)
     return costs
 
 

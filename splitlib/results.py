@@ -118,17 +118,17 @@ def hardware_of(runs: Mapping[str, Sequence[RunRecord]]) -> str:
 def record_path(config: RunConfig, folder: Path | None = None) -> Path:
     """Return where the record of ``config`` lies, whether it exists or not: words for people, the key for us."""
     at_cut = [config.compressor] if config.insert == "none" else [config.insert, config.compressor]
-    words = [config.task, config.data, str(config.model).rsplit("/", 1)[-1], str(config.partition), *at_cut]
+    words = [config.task, config.data, config.model_name, str(config.partition), *at_cut]
     return (folder or results_dir()) / f"{file_stem(words)}-{config.key}.json"
 
 
-def load_record(config: RunConfig, folder: Path | None = None) -> RunRecord | None:
+def load_record(config: RunConfig) -> RunRecord | None:
     """Return the record of ``config``, or None if it was never run.
 
     Raises:
         RecordError: the file is there but cannot be read, or holds another config's record.
     """
-    path = record_path(config, folder)
+    path = record_path(config)
     return read_record(path) if path.exists() else None
 
 
@@ -146,17 +146,17 @@ def read_record(path: Path) -> RunRecord:
     return record
 
 
-def save_record(record: RunRecord, folder: Path | None = None) -> Path:
+def save_record(record: RunRecord) -> Path:
     """Write the record, whole or not at all, and return its path."""
-    path = record_path(record.config, folder)
+    path = record_path(record.config)
     text = json.dumps(record.to_dict(), indent=1, allow_nan=True) + "\n"
     write_text(path, text)
     return path
 
 
-def all_records(folder: Path | None = None) -> list[RunRecord]:
-    """Return every run's record in the folder, ordered by file name; timings lie there too and are none."""
-    paths = sorted((folder or results_dir()).glob("*.json"))
+def all_records() -> list[RunRecord]:
+    """Return every run's record, ordered by file name; timings lie in the same folder and are none."""
+    paths = sorted(results_dir().glob("*.json"))
     return [read_record(path) for path in paths if not path.name.startswith(TIMING_PREFIX)]
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import datetime
 import importlib.metadata
 import os
 import platform
 import random
 import subprocess
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from splitlib.errors import ConfigError
+from splitlib.version import __version__
 
+T = TypeVar("T")
 FINGERPRINT_PACKAGES = ("torch", "torchvision", "transformers", "datasets", "torchgpipe", "peft", "numpy")
 
 
@@ -98,6 +102,24 @@ def pick_devices(names: str, count: int) -> list[torch.device]:
     return devices * count if len(devices) == 1 else devices
 
 
+def synchronize() -> None:
+    """Wait until every GPU has done what this process told it, so that a clock read now is honest.
+
+    A process that told none anything has no context on any yet, and gets none here.
+    """
+    for index in range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0):
+        torch.cuda.synchronize(index)
+
+
+def timed(run: Callable[..., T], *arguments: Any) -> tuple[T, float]:
+    """Return what ``run`` returns, and the seconds it took, with all GPUs' work done before and after."""
+    synchronize()
+    start = time.perf_counter()
+    result = run(*arguments)
+    synchronize()
+    return result, time.perf_counter() - start
+
+
 def seed_everything(seed: int) -> None:
     """Seed Python's and torch's global generators (CPU and every GPU); the library draws from nothing else."""
     random.seed(seed)
@@ -149,4 +171,16 @@ def environment(*devices: torch.device) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in FINGERPRINT_PACKAGES},
+    }
+
+
+def provenance(*devices: torch.device) -> dict[str, Any]:
+    """Return what every record says of itself: ``environment``, ``splitlib_version``, and when it was ``created``.
+
+    The date and time are UTC, ISO 8601 to the second.
+    """
+    return {
+        "environment": environment(*devices),
+        "splitlib_version": __version__,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

@@ -11,7 +11,8 @@ from splitlib.compressors import make_compressor
 from splitlib.errors import ConfigError
 from splitlib.models.mobilenet import FrozenStatistics, mobilenet_v2, mobilenet_v2_tiny
 from splitlib.models.roberta import add_lora, roberta_tiny
-from splitlib.partition import balanced_cuts, split, unit_macs, units
+from splitlib.models.units import units
+from splitlib.partition import balanced_cuts, split, unit_macs
 from splitlib.pipeline import build_pipeline
 from splitlib.pipeline.recompute import recomputed
 from tests.support import TINY, trainer_of
@@ -202,12 +203,11 @@ def test_frozen_batch_norm_makes_no_difference_between_one_micro_batch_and_four(
 @pytest.mark.parametrize("stages", [2, 3, 5])
 def test_balanced_stages_share_the_work_and_lose_nothing(stages):
     model = mobilenet_v2(10, weights="random").train()
-    layers, cuts = units(model), balanced_cuts(model, stages)
-    costs = unit_macs(model, layers)
-    shares = [sum(costs[a:b]) for a, b in zip((0, *cuts), (*cuts, len(layers)), strict=True)]
+    cuts, costs = balanced_cuts(model, stages), unit_macs(model)
+    shares = [sum(costs[a:b]) for a, b in zip((0, *cuts), (*cuts, len(costs)), strict=True)]
     assert len(shares) == stages and max(shares) - min(shares) <= 2 * max(costs)
     parts = split(model, "balanced", stages=stages).parts
-    assert [len(part) for part in parts] == [b - a for a, b in zip((0, *cuts), (*cuts, len(layers)), strict=True)]
+    assert [len(part) for part in parts] == [b - a for a, b in zip((0, *cuts), (*cuts, len(costs)), strict=True)]
 
 
 def test_balancing_by_time_measures_every_layer():

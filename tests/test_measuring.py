@@ -16,6 +16,7 @@ from splitlib.compressors import HEADER_BYTES, Identity, make_compressors
 from splitlib.errors import ConfigError, RecordError
 from splitlib.measuring import batches as measuring
 from splitlib.measuring import records as timings
+from splitlib.measuring import spans
 from splitlib.measuring.stage_records import kept_stage_work, read_stage_timing
 from splitlib.measuring.stages import _Sequential, codec_times, seconds_in_turn, stage_work
 from splitlib.pipeline.predict import LinkModel, predict
@@ -165,7 +166,7 @@ def span(side, activity, what, start, end, nbytes=0):
     return Span(side=side, activity=activity, what=what, micro_batch=0, start=start, end=end, nbytes=nbytes)
 
 
-MIB = timings.MEBIBYTE
+MIB = spans.MEBIBYTE
 SPANS = [
     span("client", "compute", "head", 0, 2),
     span("client", "send", "activation 1", 2, 4, 8 * MIB),
@@ -224,7 +225,7 @@ def test_clients_of_one_server_are_measured_visit_by_visit():
         assert timing.average_bandwidth > 0 and {s.side for s in timing.spans} == {"client", "server"}
         messages = Counter(span.what for span in timing.spans if span.activity == "send")
         assert set(messages.values()) == {TINY.chunks}, "of one batch, and nothing of the warm-up before it"
-        sent = measuring.bytes_by_tensor(timing.spans)
+        sent = spans.bytes_by_tensor(timing.spans)
         assert sent == timing.tensor_bytes and 8 * max(sent.values()) / 100e6 < timing.median
         assert timings.read_timing(timings.timing_path(configs[name], ["cpu"], str(link))) == timing
     assert found["sort"].compression_ratio < found["none"].compression_ratio / 3
@@ -258,8 +259,8 @@ def test_no_more_visits_than_batches():
 
 
 def test_no_sends_no_peak():
-    assert math.isnan(measuring.peak_send([]))
-    assert measuring.computation_seconds([]) == 0.0
+    assert math.isnan(spans.peak_send([]))
+    assert spans.computation_seconds([]) == 0.0
 
 
 # --- Stages ----------------------------------------------------------------------------------------------------------

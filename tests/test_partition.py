@@ -12,7 +12,8 @@ from splitlib.data.text import vocabulary_size
 from splitlib.errors import ConfigError, DataError
 from splitlib.models.mobilenet import mobilenet_v2, mobilenet_v2_tiny
 from splitlib.models.roberta import ENCODERS, add_lora, longest_input, random_encoder, roberta_tiny
-from splitlib.partition import CONV_INSERTS, even_cuts, split, unit_macs, units
+from splitlib.models.units import units
+from splitlib.partition import CONV_INSERTS, even_cuts, split, unit_macs
 
 LENGTH = 16
 TINY_ENCODER = {
@@ -172,19 +173,25 @@ def test_text_conditions_put_the_documents_layers_on_the_client(partition, head,
 
 def test_even_split_gives_the_server_about_half_the_work():
     model = mobilenet_v2(10, weights="random")
-    layers = units(model)
-    costs = unit_macs(model, layers)
-    first, second = even_cuts(model, layers)
+    costs = unit_macs(model)
+    first, second = even_cuts(model)
     assert 0.45 < sum(costs[first:second]) / sum(costs) < 0.55
-    assert model.training
 
 
 def test_an_even_splits_client_has_equal_shares_at_both_ends():
     model = roberta_tiny(2)
-    layers = units(model)
-    costs = unit_macs(model, layers)
-    first, second = even_cuts(model, layers)
+    costs = unit_macs(model)
+    first, second = even_cuts(model)
     assert abs(sum(costs[:first]) - sum(costs[second:])) <= max(costs)
+
+
+def test_an_even_split_leaves_every_layer_its_own_mode():
+    """It counts MACs in evaluation mode, and once gave all layers the whole model's mode back: frozen ones trained."""
+    model = mobilenet_v2_tiny(10).train()
+    model.classifier.eval()
+    modes = [layer.training for layer in model.modules()]
+    split(model, "even")
+    assert [layer.training for layer in model.modules()] == modes
 
 
 def test_splitting_draws_no_random_numbers():

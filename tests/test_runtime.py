@@ -70,6 +70,13 @@ def test_environment_names_hardware_and_versions():
     assert f"CPU capability usage: {found['instructions']}" in torch.__config__.show()
 
 
+def test_a_record_says_on_what_by_what_and_when_it_was_made():
+    made = runtime.provenance(torch.device("cpu"))
+    assert made.keys() == {"environment", "splitlib_version", "created"}
+    assert made["environment"] == runtime.environment(torch.device("cpu"))
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", made["created"])
+
+
 def test_a_log_gets_few_whole_lines(monkeypatch, capsys):
     monkeypatch.setenv("SPLITLIB_PROGRESS", "log")
     with Progress("cola seed 0", total=500) as bar:

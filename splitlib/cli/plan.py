@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from splitlib.cli.settings import add_hub, add_link, add_profile, add_settings, config_from_options
-from splitlib.config import RunConfig
+from splitlib.config import RunConfig, input_text
 from splitlib.config.choices import VISION_MODELS
 from splitlib.errors import ConfigError
 from splitlib.files import write_text
@@ -119,8 +119,7 @@ def run_plan(options: argparse.Namespace) -> None:
 
 def title(config: RunConfig) -> str:
     """Return what was planned, in words."""
-    size = f"{config.image_size} px" if config.kind == "vision" else f"{config.max_length} tokens"
-    return f"{config.model}, {config.task} ({config.data}), {size}, batches of {config.batch_size}"
+    return f"{config.model}, {config.task} ({config.data}), {input_text(config)}, batches of {config.batch_size}"
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:

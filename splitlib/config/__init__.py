@@ -10,7 +10,7 @@ from splitlib.config.choices import (
     VISION_TASKS,
     task_kind,
 )
-from splitlib.config.run import SCHEMA, RunConfig, run_title, setting_fields, size_text
+from splitlib.config.run import SCHEMA, RunConfig, input_text, run_title, setting_fields, size_text
 
 __all__ = [
     "DEFAULT_MAX_LENGTH",
@@ -22,6 +22,7 @@ __all__ = [
     "TWO_SIDED",
     "VISION_TASKS",
     "RunConfig",
+    "input_text",
     "run_title",
     "setting_fields",
     "size_text",

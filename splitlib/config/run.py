@@ -213,6 +213,11 @@ class RunConfig:
         return task_kind(self.task)
 
     @property
+    def model_name(self) -> str:
+        """The model's name without its owner: ``roberta-base`` of ``FacebookAI/roberta-base``."""
+        return str(self.model).rsplit("/", 1)[-1]
+
+    @property
     def key(self) -> str:
         """Twelve hexadecimal digits that name this config's record; equal configs have equal keys."""
         canonical = json.dumps({"schema": SCHEMA, **self.identity()}, sort_keys=True)
@@ -286,15 +291,23 @@ class RunConfig:
         return self.gradient_compressor, self.gradient_options
 
 
+def input_text(config: RunConfig) -> str:
+    """Return how large an input is.
+
+    >>> input_text(RunConfig(task="cifar10", image_size=64)), input_text(RunConfig(task="rte", max_length=128))
+    ('64 px', '128 tokens')
+    """
+    return f"{config.image_size} px" if config.kind == "vision" else f"{config.max_length} tokens"
+
+
 def size_text(config: RunConfig) -> str:
     """Return how large the inputs, the batches and the training are, for titles.
 
     >>> size_text(RunConfig(task="cifar10", image_size=64, batch_size=256, chunks=8, epochs=6))
     '64 px, 6 epochs, batch 256 in 8'
     """
-    inputs = f"{config.image_size} px" if config.kind == "vision" else f"{config.max_length} tokens"
     batch = f"batch {config.batch_size}" + (f" in {config.chunks}" if config.chunks > 1 else "")
-    return f"{inputs}, {config.epochs} epochs, {batch}"
+    return f"{input_text(config)}, {config.epochs} epochs, {batch}"
 
 
 def run_title(config: RunConfig) -> str:
@@ -303,7 +316,7 @@ def run_title(config: RunConfig) -> str:
     if config.insert != "none":
         at_cut.insert(0, _with_options(config.insert, config.insert_options))
     cut = "unsplit" if config.partition == "none" else ", ".join([str(config.partition), *at_cut])
-    return f"{config.task} ({config.data}), {str(config.model).rsplit('/', 1)[-1]}, {cut}, seed {config.seed}"
+    return f"{config.task} ({config.data}), {config.model_name}, {cut}, seed {config.seed}"
 
 
 def _with_options(name: str, options: Mapping[str, Scalar]) -> str:

@@ -38,20 +38,12 @@ Rows = tuple[datasets.Dataset, datasets.Dataset]
 class TaskData:
     """What a run trains and evaluates on."""
 
-    task: str
-    """``"cola"`` and so on."""
-    kind: str
-    """``"vision"`` or ``"text"``."""
-    data: str
-    """``"embedded"`` or ``"real"``."""
     label: str
     """What every title, table row and record calls the data; never a path."""
     metric: str
     """``"accuracy"`` or ``"matthews"``."""
     num_labels: int
     """Classes the model has to tell apart."""
-    label_names: tuple[str, ...]
-    """Their names, in the order of the labels."""
     fingerprint: str
     """Twelve hexadecimal digits that name the content itself, wherever it was read from."""
     train: Dataset[Sample]
@@ -83,16 +75,11 @@ def load_task(config: RunConfig, *, hub: Path | None = None, device: torch.devic
     rows = _select(config, task, load_embedded(task) if config.data == "embedded" else load_real(task, hub))
     check_batch_size(config.batch_size, len(rows[0]))
     train, evaluation = _images(config, task, rows) if task.kind == "vision" else _sentences(config, task, rows, hub)
-    names = tuple(rows[0].features[task.label].names)
     fingerprint = _fingerprint(task, rows)
     return TaskData(
-        task=task.name,
-        kind=task.kind,
-        data=config.data,
         label=_label(config, task, rows, hub),
         metric=task.metric,
-        num_labels=len(names),
-        label_names=names,
+        num_labels=len(rows[0].features[task.label].names),
         fingerprint=fingerprint,
         train=train,
         eval=evaluation,

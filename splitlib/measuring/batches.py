@@ -6,14 +6,11 @@ tables show, with the middle half and n beside them: a machine that does other t
 
 from __future__ import annotations
 
-import datetime
 import gc
 import itertools
 import statistics
-import time
 import uuid
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -23,17 +20,17 @@ import torch
 from splitlib.config import RunConfig
 from splitlib.errors import ConfigError
 from splitlib.experiment import prepare
-from splitlib.measuring.records import MEBIBYTE, BatchTiming, counts_here, load_together, save_timing
+from splitlib.measuring.records import BatchTiming, counts_here, load_together, save_timing
+from splitlib.measuring.spans import bytes_by_tensor, computation_seconds, peak_receive, peak_send
 from splitlib.pipeline.inprocess import build_pipeline
 from splitlib.pipeline.remote.client import Line
 from splitlib.pipeline.remote.link import Link
 from splitlib.pipeline.stage import Stage
 from splitlib.progress import Progress
-from splitlib.runtime import environment, pick_device
+from splitlib.runtime import pick_device, provenance, timed
 from splitlib.tally import check_may_measure
-from splitlib.timeline import CLIENT, COMPUTE, DECODE, SEND, SERVER, Span
+from splitlib.timeline import Span
 from splitlib.training import Trainer
-from splitlib.version import __version__
 
 KEPT_BATCHES = 4  # steps go round these, so that loading data is no part of the time
 Opened = Callable[[RunConfig], AbstractContextManager[Trainer]]
@@ -220,11 +217,7 @@ class _Watch:
         traffic = trainer.engine.traffic
         before = traffic.sent_bytes, traffic.uncompressed_bytes
         inputs, labels = next(self.batches)
-        synchronize()
-        start = time.perf_counter()
-        trainer.step(inputs, labels)
-        synchronize()
-        seconds = time.perf_counter() - start
+        _, seconds = timed(trainer.step, inputs, labels)
         trainer.state.step += 1  # dropout and the other side count the steps
         spans = trainer.engine.take_spans() if isinstance(trainer.engine, HasTimeline) else []
         if not counts:
@@ -254,57 +247,5 @@ class _Watch:
             peak_send=max((peak_send(each) for each in spans if each), default=float("nan")),
             peak_receive=max((peak_receive(each) for each in spans if each), default=float("nan")),
             spans=tuple(spans[typical]),
-            environment=environment(*map(torch.device, devices)),
-            splitlib_version=__version__,
-            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            **provenance(*map(torch.device, devices)),
         )
-
-
-def synchronize() -> None:
-    """Wait until every GPU has done what it was told, so that a clock read now is honest."""
-    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        torch.cuda.synchronize(index)
-
-
-# --- What a timeline says --------------------------------------------------------------------------------------------
-
-
-def computation_seconds(spans: Sequence[Span]) -> float:
-    """Return the seconds in which at least one side computes: 000 §2.2's computation time, as far as it says.
-
-    >>> span = Span(side="client", activity="compute", what="head", micro_batch=0, start=0.0, end=2.0)
-    >>> import dataclasses
-    >>> computation_seconds([span, dataclasses.replace(span, side="server", start=1.0, end=4.0)])
-    4.0
-    """
-    total, until = 0.0, float("-inf")
-    for span in sorted((s for s in spans if s.activity == COMPUTE), key=lambda span: span.start):
-        total += max(0.0, span.end - max(span.start, until))
-        until = max(until, span.end)
-    return total
-
-
-def peak_send(spans: Sequence[Span]) -> float:
-    """Return the highest rate of any send of the client, in MiB/s; NaN if it sent nothing."""
-    return _peak((s.nbytes, s.end - s.start) for s in spans if (s.side, s.activity) == (CLIENT, SEND))
-
-
-def peak_receive(spans: Sequence[Span]) -> float:
-    """Return the highest rate of any receive of the server, in MiB/s, from the client's send to its decoding."""
-    decoded = {(s.what, s.micro_batch): s.start for s in spans if (s.side, s.activity) == (SERVER, DECODE)}
-    sent = [(s, decoded.get((s.what, s.micro_batch))) for s in spans if (s.side, s.activity) == (CLIENT, SEND)]
-    return _peak((span.nbytes, there - span.start) for span, there in sent if there is not None)
-
-
-def _peak(messages: Iterable[tuple[int, float]]) -> float:
-    rates = [nbytes / MEBIBYTE / seconds for nbytes, seconds in messages if seconds > 0]
-    return max(rates, default=float("nan"))
-
-
-def bytes_by_tensor(spans: Sequence[Span]) -> dict[str, int]:
-    """Return the bytes sent, by tensor."""
-    found: Counter[str] = Counter()
-    for span in spans:
-        if span.activity == SEND:
-            found[span.what] += span.nbytes
-    return dict(found)

@@ -17,7 +17,6 @@ A batch is timed on the first replica, after all have met. Its parts add up to t
 from __future__ import annotations
 
 import copy
-import datetime
 import hashlib
 import itertools
 import json
@@ -27,7 +26,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +47,8 @@ from splitlib.pipeline.inprocess import build_pipeline
 from splitlib.pipeline.processes import MEETING, leave, run_together
 from splitlib.pipeline.remote.launch import end_with_parent
 from splitlib.results import TIMING_PREFIX
-from splitlib.runtime import environment, results_dir
+from splitlib.runtime import provenance, results_dir, synchronize
 from splitlib.tally import check_may_measure, only_records
-from splitlib.version import __version__
 
 PREFIX = f"{TIMING_PREFIX}breakdown-"
 PARTS = ("transfer", "forward", "backward", "all_reduce", "optimizer")
@@ -120,8 +118,9 @@ class Measurement:
     """Of torch, in all replicas together, and in the pipeline's one process."""
     breakdowns: tuple[Breakdown, ...]
     environment: Mapping[str, Any]
-    splitlib_version: str = __version__
-    created: str = field(default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
+    splitlib_version: str
+    created: str
+    """UTC date and time, ISO 8601."""
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one table row a case."""
@@ -162,7 +161,7 @@ def measure(
         "cases": [asdict(case) for case in cases], "devices": devices, "threads": threads,
         "batches": batches, "warmup": warmup,
     }  # fmt: skip
-    found = _environment(devices, threads)
+    found = _provenance(devices, threads)["environment"]
     path = _path(beside, json.dumps([job, found["hardware"], found["versions"]["torch"]], sort_keys=True))
     if only_records():
         path = _latest(cases, batches) or path
@@ -174,12 +173,12 @@ def measure(
     return read(path)
 
 
-def _environment(devices: Sequence[str], threads: int) -> dict[str, Any]:
-    """Return the fingerprint of this machine with the threads of all replicas together."""
+def _provenance(devices: Sequence[str], threads: int) -> dict[str, Any]:
+    """Return what a record says of itself, on this machine with the threads of all replicas together."""
     own = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        return environment(*map(torch.device, devices))
+        return provenance(*map(torch.device, devices))
     finally:
         torch.set_num_threads(own)
 
@@ -219,7 +218,6 @@ def main(job: str, path: str) -> None:
     cases, devices = [Case(**case) for case in values["cases"]], values["devices"]
     with joined(len(devices), ",".join(devices)) as group:
         placed = [torch.device(name) for name in devices]
-        found = _environment(devices, values["threads"])
         breakdowns: list[Breakdown] = []
         for _, alike in itertools.groupby(cases, key=lambda case: case.model):
             benches = _benches(list(alike), group, placed, values["threads"])
@@ -229,7 +227,10 @@ def main(job: str, path: str) -> None:
             breakdowns += [Breakdown(case=bench.case, seconds=bench.seconds) for bench in benches]
         if group.rank == 0:
             made = Measurement(
-                devices=tuple(devices), threads=values["threads"], breakdowns=tuple(breakdowns), environment=found
+                devices=tuple(devices),
+                threads=values["threads"],
+                breakdowns=tuple(breakdowns),
+                **_provenance(devices, values["threads"]),
             )
             write_text(Path(path), json.dumps(asdict(made), indent=1) + "\n")
 
@@ -316,8 +317,7 @@ class _Stopwatch:
 
 
 def _now() -> float:
-    for index in range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0):
-        torch.cuda.synchronize(index)
+    synchronize()
     return time.perf_counter()
 
 

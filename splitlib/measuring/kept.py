@@ -5,7 +5,6 @@ They lie in ``results/`` under names that start with ``timing-``. As with all ti
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -19,9 +18,8 @@ from splitlib.config import RunConfig
 from splitlib.files import file_stem, write_text
 from splitlib.measuring.records import counts_here, readable
 from splitlib.results import TIMING_PREFIX
-from splitlib.runtime import environment, results_dir
+from splitlib.runtime import provenance, results_dir
 from splitlib.tally import check_may_measure
-from splitlib.version import __version__
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,19 +82,17 @@ def kept_times(
         device=device,
         repeats=repeats,
         values=measure(),
-        environment=environment(torch.device(device)),
-        splitlib_version=__version__,
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **provenance(torch.device(device)),
     )
     write_text(path, json.dumps(asdict(made), indent=1, allow_nan=False) + "\n")
     return made
 
 
-def kept_path(timed: str, of: Any, config: RunConfig, device: str, folder: Path | None = None) -> Path:
+def kept_path(timed: str, of: Any, config: RunConfig, device: str) -> Path:
     """Return where such a record lies, whether it exists or not."""
-    words = [timed, config.task, config.data, str(config.model).rsplit("/", 1)[-1]]
+    words = [timed, config.task, config.data, config.model_name]
     key = hashlib.sha256(json.dumps([of, config.key, device], sort_keys=True).encode()).hexdigest()[:12]
-    return (folder or results_dir()) / f"{TIMING_PREFIX}{file_stem(words)}-{key}.json"
+    return results_dir() / f"{TIMING_PREFIX}{file_stem(words)}-{key}.json"
 
 
 def read_kept(path: Path) -> KeptTimes:

@@ -19,13 +19,13 @@ import torch
 from splitlib.config import RunConfig
 from splitlib.errors import RecordError
 from splitlib.files import file_stem, write_text
+from splitlib.measuring.spans import MEBIBYTE
 from splitlib.results import TIMING_PREFIX
 from splitlib.runtime import environment, results_dir
 from splitlib.tally import only_records
 from splitlib.timeline import Span
 
-MEBIBYTE = 2**20  # the documents' MB: 000 §2.2 gives 236.07 MB/s for 113.3 MiB in 0.48 s
-FROM_CLIENT, FROM_SERVER = ("activation 1", "gradient 2"), ("activation 2", "gradient 1")
+FROM_CLIENT = ("activation 1", "gradient 2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,16 +131,14 @@ class BatchTiming:
         }
 
 
-def timing_path(
-    config: RunConfig, devices: Sequence[str], link: str = "", folder: Path | None = None, *, kind: str = ""
-) -> Path:
+def timing_path(config: RunConfig, devices: Sequence[str], link: str = "", *, kind: str = "") -> Path:
     """Return where the timing of ``config`` on these devices and this link lies, whether it exists or not.
 
     ``kind`` begins the name of what is no :class:`BatchTiming`.
     """
-    words = [config.task, config.data, str(config.model).rsplit("/", 1)[-1], str(config.partition), config.compressor]
+    words = [config.task, config.data, config.model_name, str(config.partition), config.compressor]
     key = hashlib.sha256(json.dumps([config.key, list(devices), link]).encode()).hexdigest()[:12]
-    return (folder or results_dir()) / f"{TIMING_PREFIX}{kind}{file_stem(words)}-{key}.json"
+    return results_dir() / f"{TIMING_PREFIX}{kind}{file_stem(words)}-{key}.json"
 
 
 @contextmanager
@@ -160,9 +158,9 @@ def read_timing(path: Path) -> BatchTiming:
         return BatchTiming.from_dict(json.loads(path.read_text(encoding="utf-8")))
 
 
-def save_timing(timing: BatchTiming, folder: Path | None = None) -> Path:
+def save_timing(timing: BatchTiming) -> Path:
     """Write a timing, whole or not at all, and return its path."""
-    path = timing_path(timing.config, timing.devices, timing.link, folder)
+    path = timing_path(timing.config, timing.devices, timing.link)
     write_text(path, json.dumps(timing.to_dict(), indent=1, allow_nan=True) + "\n")
     return path
 

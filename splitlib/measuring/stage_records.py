@@ -5,7 +5,6 @@ They lie in ``results/`` under names that start with ``timing-stages-``. As with
 
 from __future__ import annotations
 
-import datetime
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -17,9 +16,8 @@ from splitlib.files import write_text
 from splitlib.measuring.records import counts_here, readable, timing_path
 from splitlib.measuring.stages import MESSAGES, stage_work
 from splitlib.pipeline.predict import Message, Work
-from splitlib.runtime import environment, pick_devices
+from splitlib.runtime import pick_devices, provenance
 from splitlib.tally import check_may_measure
-from splitlib.version import __version__
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +72,7 @@ def kept_stage_work(
         devices=tuple(names),
         batches=batches,
         work=stage_work(config, hub=hub, device=device, batches=batches),
-        environment=environment(*devices),
-        splitlib_version=__version__,
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **provenance(*devices),
     )
     write_text(path, json.dumps(made.to_dict(), indent=1, allow_nan=False) + "\n")
     return made.work

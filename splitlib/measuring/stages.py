@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import itertools
 import statistics
-import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,12 +22,12 @@ from splitlib.compressors import Compressor, decode
 from splitlib.config import RunConfig
 from splitlib.errors import ConfigError
 from splitlib.experiment import prepare
-from splitlib.measuring.batches import stages_of, synchronize
+from splitlib.measuring.batches import stages_of
 from splitlib.pipeline.channel import Channel
 from splitlib.pipeline.engine import batch_loss
 from splitlib.pipeline.inprocess import Pipeline
 from splitlib.pipeline.predict import PASSES, Message, Work
-from splitlib.runtime import pick_devices
+from splitlib.runtime import pick_devices, timed
 from splitlib.training import Trainer
 
 T = TypeVar("T")
@@ -133,11 +132,8 @@ class _Sequential:
 
     def timed(self, name: str, run: Callable[[], T]) -> T:
         """Run, and note how long it took."""
-        synchronize()
-        start = time.perf_counter()
-        result = run()
-        synchronize()
-        self.seconds[name].append(time.perf_counter() - start)
+        result, seconds = timed(run)
+        self.seconds[name].append(seconds)
         return result
 
     def work(self) -> Work:
@@ -192,14 +188,9 @@ def _of_cut(codecs: Sequence[Compressor], name: str) -> Compressor:
 
 def _there_and_back(codec: Compressor, x: Tensor) -> tuple[float, float, int]:
     """Return the seconds of encoding and of decoding, and the payload's bytes."""
-    synchronize()
-    start = time.perf_counter()
-    payload = codec.encode(x)
-    synchronize()
-    middle = time.perf_counter()
-    decode(payload)
-    synchronize()
-    return middle - start, time.perf_counter() - middle, payload.nbytes
+    payload, encoding = timed(codec.encode, x)
+    _, decoding = timed(decode, payload)
+    return encoding, decoding, payload.nbytes
 
 
 def _totals(runs: Sequence[list[tuple[float, float, int]]], tensors: Mapping[str, Tensor]) -> dict[str, float]:
@@ -214,10 +205,7 @@ def seconds_in_turn(runs: Mapping[str, Callable[[], object]], *, repeats: int, w
     """Return the median seconds of each of ``runs``, measured in turn."""
     found: defaultdict[str, list[float]] = defaultdict(list)
     for number, (label, run) in itertools.product(range(warmup + repeats), runs.items()):
-        synchronize()
-        start = time.perf_counter()
-        run()
-        synchronize()
+        _, seconds = timed(run)
         if number >= warmup:
-            found[label].append(time.perf_counter() - start)
+            found[label].append(seconds)
     return {label: statistics.median(each) for label, each in found.items()}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from splitlib.errors import ConfigError
-from splitlib.options import all_options, build, described
+from splitlib.options import build, described
 
 Pair = tuple[nn.Module, nn.Module]
 
@@ -231,12 +231,3 @@ def make_insert(name: str, **options: Any) -> Insert:
         ConfigError: the name or a parameter is unknown, or a parameter has the wrong type or an impossible value.
     """
     return build("insert", INSERTS, name, options)
-
-
-def insert_options() -> dict[str, dict[str, Any]]:
-    """Return every parameter of any insert, with the default each insert gives it.
-
-    >>> insert_options()["ratio"]
-    {'linear': 0.5}
-    """
-    return all_options(INSERTS)

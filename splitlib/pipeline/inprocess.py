@@ -12,7 +12,7 @@ from torchgpipe import GPipe
 
 from splitlib.compressors import Compressor
 from splitlib.errors import ConfigError
-from splitlib.partition import Sender
+from splitlib.models.units import Sender
 from splitlib.pipeline.boundary import Boundary, Traffic
 from splitlib.pipeline.channel import Channel, Coding
 from splitlib.pipeline.engine import Engine, Scale, batch_loss

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import statistics
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,8 +14,8 @@ from torch import Tensor
 from splitlib.config import RunConfig
 from splitlib.experiment import prepare
 from splitlib.measuring.batches import stages_of
-from splitlib.metering import count_macs
-from splitlib.partition import Unit, cuts, units
+from splitlib.models.units import Unit, units
+from splitlib.partition import cuts, unit_macs
 from splitlib.pipeline.remote.wire import ACTIVATION_1, Frame, encode_frame
 from splitlib.pipeline.stage import Clock, Stage
 from splitlib.planner.candidates import codec, named_partitions
@@ -32,9 +31,9 @@ from splitlib.planner.costs import (
     read_costs,
     save_costs,
 )
-from splitlib.planner.passes import Pass, Tensors, Values, timed
+from splitlib.planner.passes import Pass, Tensors, Values
 from splitlib.progress import Progress
-from splitlib.runtime import environment
+from splitlib.runtime import provenance, timed
 from splitlib.tally import check_may_measure
 
 REPEATS = 5
@@ -131,7 +130,7 @@ class Bench:
 
     def layers(self) -> Costs:
         """Return what does not depend on the micro-batch; no times of layers and no compressors yet."""
-        macs = self._macs()
+        macs = unit_macs(self.model, tuple(x[:1].to(self.device) for x in self.batch[0]))
         layers = [
             Layer(name=_name(unit), macs=each, parameters=sum(p.numel() for p in unit.parameters() if p.requires_grad))
             for unit, each in zip(self.units, macs, strict=True)
@@ -148,20 +147,8 @@ class Bench:
             layers=tuple(layers),
             named_cuts=named,
             optimizer=self._optimizer_seconds(),
-            environment=environment(self.device),
-            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            **provenance(self.device),
         )
-
-    def _macs(self) -> list[int]:
-        """Return the MACs of each layer for the first sample."""
-        values = tuple(x[:1].to(self.device) for x in self.batch[0])
-        found = []
-        for unit in self.units:
-            found.append(count_macs(unit, values).total)
-            with torch.no_grad():
-                values = unit.eval()(values)
-            unit.train()
-        return found
 
     def _optimizer_seconds(self) -> float:
         """Return the median time of a step over gradients of zero, which leave the weights as they are or nearly so."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from splitlib.pipeline.remote.wire import ACTIVATION_1, Frame, decode_frame, encode_frame
 from splitlib.planner.candidates import codec
 from splitlib.planner.costs import CodecCost
-from splitlib.planner.passes import timed
+from splitlib.runtime import timed
 
 WARMUP = 2
 

@@ -36,7 +36,7 @@ DEPENDS_ON = (
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One unit of the model (:func:`splitlib.partition.units`), whatever the micro-batch."""
+    """One unit of the model (:func:`splitlib.models.units.units`), whatever the micro-batch."""
 
     name: str
     macs: int
@@ -173,28 +173,28 @@ def depends_on(config: RunConfig) -> dict[str, Any]:
     return {name: value for name, value in config.identity().items() if name in DEPENDS_ON}
 
 
-def costs_path(config: RunConfig, device: torch.device, folder: Path | None = None) -> Path:
+def costs_path(config: RunConfig, device: torch.device) -> Path:
     """Return where the costs of ``config`` on ``device`` of this machine lie, whether they exist or not."""
     identity = [SCHEMA, depends_on(config), str(device), environment(device), __version__]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
-    return (folder or results_dir()) / f"{_name(config, device)}-{key}.json"
+    return results_dir() / f"{_name(config, device)}-{key}.json"
 
 
-def recorded_costs(config: RunConfig, device: torch.device, folder: Path | None = None) -> Path | None:
+def recorded_costs(config: RunConfig, device: torch.device) -> Path | None:
     """Return the latest costs of ``config`` on such a device of any machine, for :func:`~splitlib.planner.plan`.
 
     None if there are none. Unlike times measured here they say how fast another machine is: they are for showing a plan
     that was made before.
     """
     found = {}
-    for path in (folder or results_dir()).glob(f"{_name(config, device)}-*.json"):
+    for path in results_dir().glob(f"{_name(config, device)}-*.json"):
         with suppress(ConfigError):  # those of other settings
             found[path] = read_costs(path, config).created
     return max(found, key=found.__getitem__, default=None)
 
 
 def _name(config: RunConfig, device: torch.device) -> str:
-    words = [config.task, config.data, str(config.model).rsplit("/", 1)[-1], device.type]
+    words = [config.task, config.data, config.model_name, device.type]
     return f"{TIMING_PREFIX}plan-{file_stem(words)}"
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
 
 from torch import Tensor
 
-from splitlib.measuring.batches import synchronize
 from splitlib.pipeline.engine import batch_loss
 from splitlib.pipeline.stage import Stage
 from splitlib.planner.costs import ACTIVATION
+from splitlib.runtime import timed
 
-T = TypeVar("T")
 Values = tuple[Tensor, ...]
 
 
@@ -71,12 +68,3 @@ class Pass:
             seconds.append(timed(target.backward, upstream)[1])
             upstream = leaf.grad
         self.backward_seconds = seconds[::-1]
-
-
-def timed(run: Callable[..., T], *arguments: Any) -> tuple[T, float]:
-    """Return what ``run`` returns, and how long it took."""
-    synchronize()
-    start = time.perf_counter()
-    result = run(*arguments)
-    synchronize()
-    return result, time.perf_counter() - start

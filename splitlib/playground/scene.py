@@ -68,8 +68,7 @@ class Scene:
     def about_in_lines(self) -> str:
         """The same in two lines."""
         config, probe = self.config, self.probe
-        model = str(config.model).rsplit("/", 1)[-1]
-        return f"{model}, {config.weights} weights, {config.partition}; {probe.label}\n{probe.hardware}"
+        return f"{config.model_name}, {config.weights} weights, {config.partition}; {probe.label}\n{probe.hardware}"
 
     @property
     def title(self) -> str:

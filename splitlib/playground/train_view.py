@@ -133,7 +133,7 @@ def _row(record: RunRecord, *, marked: bool) -> dict[str, str]:
     activations, gradients = outlook.codecs_of(config)
     return {
         "": "▶" if marked else "",
-        "model": str(config.model).rsplit("/", 1)[-1],
+        "model": config.model_name,
         "partition": str(config.partition),
         "compressor": str(activations) + ("" if activations == gradients else f" / gradients {gradients}"),
         "micro-batches": str(config.chunks),

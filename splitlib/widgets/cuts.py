@@ -19,7 +19,7 @@ def explore_cuts(
 
     Args:
         title: how the MACs were counted.
-        macs: of each unit of :func:`splitlib.partition.units`, by model.
+        macs: of each unit of :func:`splitlib.models.units.units`, by model.
         sent: elements that leave each unit but the last, by model; left out, there is no second panel.
     """
     first = next(iter(macs))

@@ -69,12 +69,11 @@ def to_png(drawing: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def several(options: Mapping[str, Any], description: str, chosen: int = 0) -> ipywidgets.SelectMultiple:
-    """Return a list to choose several names from; the first ``chosen`` are, or all."""
+def several(options: Mapping[str, Any], description: str) -> ipywidgets.SelectMultiple:
+    """Return a list to choose several names from; all are chosen at first."""
     names = list(options)
-    return ipywidgets.SelectMultiple(
-        options=names, value=names[: chosen or len(names)], description=description, rows=min(max(len(names), 2), 8)
-    )
+    rows = min(max(len(names), 2), 8)
+    return ipywidgets.SelectMultiple(options=names, value=names, description=description, rows=rows)
 
 
 def one_of(options: Mapping[str, Any] | list[str], description: str) -> ipywidgets.Dropdown:
