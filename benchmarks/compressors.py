@@ -299,7 +299,7 @@ def real_tensors(hub: Path | None) -> list[str]:
             plain, cube, least, block = (
                 relative_error(decode(make_compressor(codec, **options).encode(x)), x) for codec, options in COMPARED
             )
-            words = f"{task}, {str(config.model).rsplit('/', 1)[-1]}, {name} {list(x.shape)}"
+            words = f"{task}, {config.model_name}, {name} {list(x.shape)}"
             shown = _against(cube / plain, goal, cube <= goal * plain, digits=3)
             lines.append(f"| {words} | {shown} | {least / plain:.3f}x | {block / plain:.3f}x |")
     return lines

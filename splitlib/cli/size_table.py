@@ -25,4 +25,4 @@ def _here(profile: Profile, task: str) -> RunConfig:
 
 def _size(config: RunConfig) -> str:
     samples = f"{config.train_samples:,}" if config.train_samples else "all"
-    return f"{str(config.model).rsplit('/', 1)[-1]}, {samples} training samples, {size_text(config)}"
+    return f"{config.model_name}, {samples} training samples, {size_text(config)}"
