@@ -123,6 +123,13 @@ def test_frozen_batch_norm_is_planned_as_such(tmp_path):
         read_costs(tmp_path / "costs.json", frozen)
 
 
+def test_images_augmented_with_other_draws_have_costs_of_their_own():
+    """One file served both, although errors and coded bytes are of the tensors that the draws lead to."""
+    each = RunConfig(task="cifar10")
+    assert costs_path(each.replace(images="resident"), CPU) != costs_path(each, CPU)
+    assert "images" not in depends_on(each), "files from before keep their names"
+
+
 def test_errors_are_relative_to_the_variance():
     x = torch.tensor([1.0, 3.0])
     assert relative_error(x, x) == 0
