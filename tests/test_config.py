@@ -261,6 +261,16 @@ def test_gradients_take_the_activations_compressor_unless_told():
     assert own.effective_gradient_compressor == ("uniform", {"bits": 4})
 
 
+def test_a_config_without_compression_codes_nothing_either():
+    text = RunConfig(task="cola", insert="linear", lora_rank=4, seed=3, chunks=2)
+    cut = text.replace(insert="none")
+    coded = cut.replace(compressor="sort", coding="change", error_feedback="gradients", padding="skipped")
+    own = coded.replace(gradient_compressor="uniform", gradient_options={"bits": 4}, compressor_options={"bin_bits": 1})
+    assert coded.uncompressed() == own.uncompressed() == cut
+    assert text.replace(compressor="sort").uncompressed() == text, "inserted layers are part of the model"
+    assert own.uncompressed(partition="none", chunks=1) == RunConfig(lora_rank=4, seed=3, partition="none")
+
+
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("task", DOCUMENT_SETTINGS)
 def test_every_profile_scales_every_document(profile, task):

@@ -130,6 +130,12 @@ def test_images_augmented_with_other_draws_have_costs_of_their_own():
     assert "images" not in depends_on(each), "files from before keep their names"
 
 
+def test_layers_are_measured_without_what_codes_the_cuts():
+    """Without its compressor, feedback of what the gradients lost was no config at all."""
+    coded = RunConfig(task="cola", compressor="sort", coding="change", error_feedback="gradients", padding="skipped")
+    assert uncut(coded) == RunConfig(task="cola", partition="none")
+
+
 def test_errors_are_relative_to_the_variance():
     x = torch.tensor([1.0, 3.0])
     assert relative_error(x, x) == 0

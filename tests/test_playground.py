@@ -16,10 +16,11 @@ import run_all
 from splitlib.capture import tensors_at_cuts
 from splitlib.cli import _parser, config_from_options
 from splitlib.compressors import COMPRESSORS, decode, make_compressor
+from splitlib.config import RunConfig
 from splitlib.errors import ConfigError
 from splitlib.planner.candidates import parse_compressor
 from splitlib.playground import outlook
-from splitlib.playground.bench import PROBES, Bench, Codec, rank_note
+from splitlib.playground.bench import PROBES, Bench, Codec, plain_config, rank_note
 from splitlib.playground.choice import Choice, read_words, words
 from splitlib.playground.copying import client_command, papermill_parameters, plan_command, train_command
 from splitlib.playground.lab import STALE, TOLERABLE_ERROR, Playground
@@ -139,6 +140,12 @@ def test_bytes_and_error_are_exact(bench):
     assert found.whole == x.numel() * 4
     assert found.error == pytest.approx(float((back - x).square().mean() / x.var(correction=0)), rel=1e-5)
     assert torch.equal(found.decoded(), back)
+
+
+def test_tensors_are_looked_at_whatever_codes_them():
+    """Feedback of what gradients lost is no config without their compressor."""
+    config = RunConfig(task="cola", compressor="sort", error_feedback="gradients", chunks=4)
+    assert plain_config(config) == RunConfig(task="cola", epochs=1)
 
 
 def test_every_compressor_sends_every_tensor_exactly_once(bench):

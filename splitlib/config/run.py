@@ -60,6 +60,17 @@ _NEWER_FIELDS: Mapping[str, Any] = {
     "error_feedback": "none",
 }
 
+# What crosses a cut whole and as it is; inserted layers are part of the model.
+_UNCOMPRESSED: Mapping[str, Any] = {
+    "compressor": "none",
+    "compressor_options": {},
+    "gradient_compressor": "same",
+    "gradient_options": {},
+    "padding": "sent",
+    "coding": "tensor",
+    "error_feedback": "none",
+}
+
 
 def _setting(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
     """A documented field: the command line and the notebooks show the same help and choices."""
@@ -265,6 +276,14 @@ class RunConfig:
         if "lora_rank" in changes and values.get("lora_alpha") == self.lora_rank:
             del values["lora_alpha"]
         return RunConfig.from_dict({**values, **changes})
+
+    def uncompressed(self, **changes: Any) -> RunConfig:
+        """Return a validated copy whose tensors cross the cuts whole and as they are, with other fields changed too.
+
+        >>> RunConfig(compressor="sort", error_feedback="gradients").uncompressed() == RunConfig()
+        True
+        """
+        return self.replace(**{**_UNCOMPRESSED, **changes})
 
     @property
     def cut_positions(self) -> tuple[int, ...]:

@@ -178,9 +178,7 @@ class Bench:
 
 def plain_config(config: RunConfig) -> RunConfig:
     """Return ``config`` without what the tensors at its cuts do not depend on."""
-    return config.replace(
-        chunks=1, epochs=1, compressor="none", compressor_options={}, gradient_compressor="same", gradient_options={}
-    )
+    return config.uncompressed(chunks=1, epochs=1)
 
 
 def rank_note(codec: Codec, name: str, x: Tensor) -> str:
