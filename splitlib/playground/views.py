@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import FigureBase
 
+from splitlib.compressors import spread
 from splitlib.playground import outlook
 from splitlib.playground.bench import Encoded
 from splitlib.playground.canvas import Canvas
@@ -155,7 +156,7 @@ class Seen(View):
         figures.original_and_decoded(drawing, axes, *pair)
         codec = outlook.codecs_of(scene.config)[name[0] == "g"]
         drawing.suptitle(f"{name}, sample {sample}, channel {channel}: {codec}, measured", x=0.02, ha="left")
-        error = float(np.square(pair[1] - pair[0]).mean()) / (float(x.var(correction=0)) or 1.0)
+        error = float(np.square(pair[1] - pair[0]).mean()) / spread(x)
         note = (f"This map: squared error {error:.1e} of the tensor's variance. Whole tensor: {encoded.error:.1e}, "
                 f"{encoded.nbytes:,} bytes of {encoded.whole:,}.")  # fmt: skip
         self.words.value = _note(note, scene)
@@ -175,7 +176,7 @@ class Seen(View):
     def _by_token(self, scene: Scene, name: str) -> Any:
         x = scene.probe.tensors[name]
         error = (scene.chosen.encoded[name].decoded() - x)[self.sample.value].square()
-        return (error.flatten(1).mean(1) / (float(x.var(correction=0)) or 1.0)).numpy()
+        return (error.flatten(1).mean(1) / spread(x)).numpy()
 
 
 class Timeline(View):
