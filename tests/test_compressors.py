@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from splitlib.compressors import COMPRESSORS, HEADER_BYTES, Payload, base, decode, lossless, make_compressor
 from splitlib.compressors.packing import pack, packed_nbytes, unpack
+from splitlib.config import choices
 from splitlib.errors import ConfigError, PayloadError
 
 CODECS = {
@@ -169,3 +170,7 @@ def test_mistakes_are_one_clear_line(name, options, words):
 
 def test_every_registered_compressor_is_tested_here():
     assert set(CODECS) == set(COMPRESSORS)
+
+
+def test_a_config_names_what_the_registry_has():
+    assert tuple(COMPRESSORS) == choices.COMPRESSORS

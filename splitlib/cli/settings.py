@@ -40,8 +40,7 @@ def add_settings(parser: argparse.ArgumentParser, title: str, without: Collectio
     hints = typing.get_type_hints(RunConfig)
     for f in setting_fields():
         if typing.get_origin(hints[f.name]) is not Mapping and f.name not in without:
-            choices = tuple(COMPRESSORS) if f.name == "compressor" else f.metadata["choices"]
-            _add_setting(settings, f.name, _scalar_type(hints[f.name]), f.metadata["help"], choices)
+            _add_setting(settings, f.name, _scalar_type(hints[f.name]), **f.metadata)
     codecs = "parameters of the compressors (3,7 means 3 at the first cut, 7 at the second)"
     _add_options(parser, "parameters of the inserted layers", without, INSERTS, {"insert_options": ""})
     helps = {"compressor_options": "activations (and gradients): ", "gradient_options": "gradients alone: "}
