@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from splitlib.data import resolve_hub
 from splitlib.errors import ConfigError, SplitlibError
 from splitlib.profiles import PROFILES, get_profile
 from splitlib.tally import RECORDED
@@ -123,11 +124,7 @@ def _describe(study: StudyNotebook) -> str:
 
 def _standard_values(args: argparse.Namespace) -> dict[str, Any]:
     """The parameters that every notebook has, with the hub checked before anything runs."""
-    hub = args.hub
-    if hub is None and _data(args) == "real" and os.environ.get("SPLITLIB_HUB"):
-        hub = Path(os.environ["SPLITLIB_HUB"])
-    if hub is not None and not hub.is_dir():
-        raise ConfigError(f"the hub mirror {hub} is not a folder; give one with --hub PATH")
+    hub = resolve_hub(args.hub) if args.hub or _data(args) == "real" else None
     return {
         "profile": args.profile,
         "data": args.data or "",

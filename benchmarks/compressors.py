@@ -26,9 +26,9 @@ import zstandard
 from torch import Tensor
 
 from benchmarks import textbook
-from benchmarks.measuring import BUDGET, CPU, Row, machine, measure, relative_error, seconds, speed_up, write_section
+from benchmarks.measuring import BUDGET, CPU, Row, machine, measure, seconds, speed_up, write_section
 from splitlib.capture import tensors_at_cuts
-from splitlib.compressors import decode, make_compressor
+from splitlib.compressors import decode, make_compressor, relative_error
 from splitlib.profiles import DOCUMENT_SETTINGS, get_profile
 from splitlib.runtime import hardware, pick_device
 
@@ -276,7 +276,7 @@ def _over_batches(name: str, batches: list[Tensor], encode: Any, read: Any, nbyt
     """Time a codec on one batch after the other; the error is the mean over all but the first."""
     turn = itertools.cycle(batches)
     sent = [encode(x) for x in batches]
-    errors = [relative_error(read(message), x) for message, x in zip(sent, batches, strict=True)]
+    errors = [relative_error(x, read(message)) for message, x in zip(sent, batches, strict=True)]
     calls = (lambda: encode(next(turn))), (lambda: read(sent[-1]))
     times = (seconds(call, budget, batches[0].device) for call in calls)
     return Row(name, *times, float(nbytes(sent[-1])), statistics.mean(errors[1:]))
@@ -297,7 +297,7 @@ def real_tensors(hub: Path | None) -> list[str]:
         for name, x in tensors_at_cuts(config, hub=hub, device="cpu").items():
             goal = 0.5 if name.startswith("activation") else 0.1
             plain, cube, least, block = (
-                relative_error(decode(make_compressor(codec, **options).encode(x)), x) for codec, options in COMPARED
+                relative_error(x, decode(make_compressor(codec, **options).encode(x))) for codec, options in COMPARED
             )
             words = f"{task}, {config.model_name}, {name} {list(x.shape)}"
             shown = _against(cube / plain, goal, cube <= goal * plain, digits=3)

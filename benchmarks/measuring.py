@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from splitlib.compressors import relative_error
 from splitlib.files import replace_section
 
 BUDGET = 1.5  # seconds a codec is called for
@@ -47,12 +48,7 @@ def measure(
     sent = encode()
     nbytes = size(sent) if callable(size) else size
     times = (seconds(call, budget, x.device) for call in (encode, lambda: read(sent)))
-    return Row(name, *times, float(nbytes), relative_error(read(sent), x))
-
-
-def relative_error(back: Tensor, x: Tensor) -> float:
-    """Return the mean squared error over the variance."""
-    return float((back - x).double().square().mean() / x.double().var())
+    return Row(name, *times, float(nbytes), relative_error(x, read(sent)))
 
 
 def seconds(call: Callable[[], object], budget: float = BUDGET, device: torch.device = CPU) -> list[float]:

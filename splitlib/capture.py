@@ -20,11 +20,7 @@ def tensors_at_cuts(config: RunConfig, *, hub: Path | None = None, device: str =
     The model is ``config``'s before its first step, so a fresh classifier's gradients are those at the start of
     training. Nothing is compressed, whatever ``config`` says, and the batch is not cut into micro-batches.
     """
-    plain = {
-        **{"compressor": "none", "compressor_options": {}, "gradient_compressor": "same", "gradient_options": {}},
-        **{"padding": "sent", "coding": "tensor", "error_feedback": "none"},
-    }
-    trainer = prepare(config.replace(chunks=1, **plain), hub, pick_device(device))
+    trainer = prepare(config.uncompressed(chunks=1), hub, pick_device(device))
     return tensors_of_batch(trainer, *next(iter(trainer.rest_of_epoch())))
 
 

@@ -15,7 +15,7 @@ from splitlib.config import RunConfig
 from splitlib.errors import ConfigError
 from splitlib.pipeline.remote.link import Link
 from splitlib.pipeline.remote.network import DEFAULT_PORT
-from splitlib.profiles import DOCUMENT_SETTINGS, PROFILES, get_profile
+from splitlib.profiles import PROFILES, document_settings, get_profile
 
 Parameters = dict[str, int | float | str]
 DEFAULT_SERVER = f"127.0.0.1:{DEFAULT_PORT}"
@@ -44,7 +44,7 @@ def command_line(config: RunConfig, *, server: str = DEFAULT_SERVER, link: Link 
         server: of two machines; by default where ``python -m splitlib server`` listens.
         link: of two machines, where it is shaped.
 
-    >>> config = get_profile("quick").scale(DOCUMENT_SETTINGS["cola"])
+    >>> config = get_profile("quick").scale(document_settings("cola"))
     >>> command_line(config.replace(compressor="uniform", compressor_options={"bits": 4}))
     'python -m splitlib run --task cola --compressor uniform --bits 4'
 
@@ -85,7 +85,7 @@ def parameters(config: RunConfig) -> Parameters:
 
     An option of a compressor is a value of its own, named as on the command line: ``bits``, ``gradient_bits``.
 
-    >>> config = get_profile("smoke").scale(DOCUMENT_SETTINGS["rte"])
+    >>> config = get_profile("smoke").scale(document_settings("rte"))
     >>> parameters(config.replace(compressor="sort", compressor_options={"level_bits": 6}))
     {'profile': 'smoke', 'task': 'rte', 'compressor': 'sort', 'level_bits': 6}
 
@@ -106,15 +106,13 @@ def from_parameters(values: Mapping[str, int | float | str]) -> RunConfig:
     """
     given = dict(values)
     profile, task = str(given.pop("profile", "quick")), str(given.pop("task", "cola"))
-    if task not in DOCUMENT_SETTINGS:
-        raise ConfigError(f"unknown task {task!r}; choose from {', '.join(DOCUMENT_SETTINGS)}")
-    return get_profile(profile).scale(DOCUMENT_SETTINGS[task], **_unflattened(given))
+    return get_profile(profile).scale(document_settings(task), **_unflattened(given))
 
 
 def _from_profile(config: RunConfig, profile: str) -> Parameters | None:
     """Return the values that mean ``config`` with ``profile``, or None where there are none."""
     wanted, chosen = config.to_dict(), get_profile(profile)
-    document = DOCUMENT_SETTINGS[config.task]
+    document = document_settings(config.task)
     base = chosen.scale(document).to_dict()
     given = {name: value for name, value in wanted.items() if value != base[name]}
     for _ in wanted:

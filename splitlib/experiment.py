@@ -56,21 +56,24 @@ def run(
         config: what to run.
         hub: a local mirror of the hub (default: ``$SPLITLIB_HUB``, else the hub itself).
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``, where all stages run; or one for each, such as
-            ``cpu,cuda:0,cpu``.
+            ``cpu,cuda:0,cpu``. A side of two has one.
         fresh: train although a record exists, and start over although a checkpoint does.
         workers: processes that load and augment images; results do not depend on it.
         server: for engine two_machines: ``host:port`` of the server, with ``$SPLITLIB_SECRET`` as the shared secret,
             or whatever :func:`splitlib.pipeline.remote.launch.local_server` yields.
         link: between client and server, shaped in process; by default it is as fast as it is.
         progress: makes what shows the progress, and may stop the run, from title, steps, and steps done before.
+            Engine data_parallel does not call it: its first replica shows the progress itself.
         checkpoints: folder of this process's checkpoint (default: that of all runs); replicas keep to the default.
 
     Raises:
         SplitlibError: a setting is impossible, data or weights are missing, or a record is damaged.
-        KeyboardInterrupt: Ctrl-C, after the state was saved.
+        KeyboardInterrupt: Ctrl-C, after the state was saved. Replicas are ended at once, and the next call goes on from
+            the checkpoint they last made: after each epoch, and once a minute.
     """
     if workers < 0:
         raise ConfigError(f"workers must be at least 0, not {workers}")
+    _check_link(config, link)
     path = results.record_path(config)
     if path.exists() and not fresh:
         record = results.read_record(path)
@@ -185,11 +188,13 @@ def prepare(
 ) -> Trainer:
     """Build everything that trains, in the order config -> data -> model -> partition -> compressor -> pipeline.
 
-    ``device`` is where all stages run, or one for each.
+    ``device`` is where all stages run, or one for each, which engines with two sides do not take.
 
     Raises:
         SplitlibError: a setting is impossible, or data or weights are missing.
     """
+    _check_link(config, link)
+    _check_devices(config, device)
     if config.engine == "two_machines":
         _dial(server)  # a missing address, ...
     make_codecs(config), configured_insert(config)  # ... or a wrong option is found before the data is loaded
@@ -199,6 +204,20 @@ def prepare(
     devices = [device] * len(parts) if isinstance(device, torch.device) else list(device)
     coding = Coding.of(config, samples=len(data.train))  # type: ignore[arg-type]  # torch's Dataset promises no length
     return Trainer(_engine(config, parts, hub, devices, server, link or Link(), coding), data, config)
+
+
+def _check_link(config: RunConfig, link: Link | None) -> None:
+    """Refuse a link that would shape nothing."""
+    if link is not None and link.shaped and config.engine not in TWO_SIDED:
+        raise ConfigError(f"engine {config.engine!r} sends nothing over a link; use {' or '.join(TWO_SIDED)}")
+
+
+def _check_devices(config: RunConfig, device: torch.device | Sequence[torch.device]) -> None:
+    """Refuse devices that would compute nothing: a record would name their hardware."""
+    names = [device] if isinstance(device, torch.device) else list(dict.fromkeys(device))
+    if config.engine in TWO_SIDED and len(names) > 1:
+        words = ",".join(map(str, names))
+        raise ConfigError(f"engine {config.engine!r} computes a side on one device, not on {words}; name one")
 
 
 def _engine(

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from splitlib.config import RunConfig
+from splitlib.config import RunConfig, task_kind
 from splitlib.errors import ConfigError
 
 # The documents' settings by task: 000 §2.1 and 003 §1.1 (CIFAR-10), 001 §2.1 (RTE), 002 §1.1 and 003 §2.1 (CoLA).
@@ -29,6 +29,12 @@ DOCUMENT_SETTINGS: Mapping[str, RunConfig] = {
     "cola": RunConfig(task="cola", epochs=20, batch_size=32, optimizer="adamw", lr=2e-5, chunks=4),
     "rte": RunConfig(task="rte", epochs=20, batch_size=32, optimizer="adamw", lr=2e-5, chunks=4),
 }
+
+
+def document_settings(task: str) -> RunConfig:
+    """Return the settings of a task's document; an unknown task raises ConfigError."""
+    task_kind(task)
+    return DOCUMENT_SETTINGS[task]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,7 +58,7 @@ def _folder(variable: str, default: str) -> Path:
     Raises:
         ConfigError: there is something else. Whoever asks before a run learns it before, not after training.
     """
-    folder = Path(os.environ.get(variable) or project_root() / default)
+    folder = Path(os.path.expanduser(os.environ.get(variable) or project_root() / default))
     try:
         something_else = folder.exists() and not folder.is_dir()
     except OSError:  # no name a file system takes

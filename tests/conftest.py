@@ -1,6 +1,7 @@
 """Every test keeps its records, figures and checkpoints to itself."""
 
 import os
+import signal
 
 import pytest
 
@@ -24,3 +25,11 @@ def real_hub():
     if not hub or not os.path.isdir(hub):
         pytest.skip("SPLITLIB_HUB names no mirror of real data")
     return hub
+
+
+@pytest.fixture
+def interruptible():
+    """Python's own Ctrl-C, which a process that runs tests for another one ignores."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)

@@ -185,6 +185,22 @@ def test_ctrl_c_in_a_terminal_leaves_a_resumable_run(tmp_path):
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.parametrize("module", ["splitlib.errors", "numpy.version"])
+def test_ctrl_c_while_importing_is_one_line(module, interruptible):
+    """In the middle of numpy's start the interrupt was lost, and the command ran on."""
+    command = [sys.executable, "-X", "importtime", "-m", "splitlib", "records"]
+    said, stopped = [], False
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if not line.startswith("import time:"):
+                said.append(line)
+            elif line.split()[-1] == module and not stopped:
+                process.send_signal(signal.SIGINT)
+                stopped = True
+    assert stopped and process.returncode == 130
+    assert "".join(said) == "\nsplitlib: stopped\n"
+
+
 def test_record_is_readable_by_hand(capsys):
     cli.main([*SMOKE, "--task", "rte"])
     path = next(line.split()[-1] for line in capsys.readouterr().out.splitlines() if line.startswith("record"))

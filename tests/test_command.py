@@ -11,6 +11,7 @@ from splitlib.command import command_line, from_parameters, parameters
 from splitlib.config import RunConfig
 from splitlib.errors import ConfigError
 from splitlib.pipeline.remote.link import Link
+from splitlib.playground.choice import Choice
 from splitlib.profiles import DOCUMENT_SETTINGS, PROFILES, get_profile
 
 # Any of these go together, whatever the task and the profile.
@@ -106,6 +107,19 @@ def test_links_come_back(link):
     line = command_line(RunConfig(task="cola", engine="two_machines"), link=link)
     options = cli._parser().parse_args(shlex.split(line)[3:])
     assert Link.parse(options.link, options.latency) == link
+
+
+def test_every_reader_of_a_task_refuses_an_unknown_one_in_the_same_words():
+    options = cli._parser().parse_args(["run"])
+    setattr(options, "setting:task", "mnist")
+    readers = (
+        lambda: from_parameters({"task": "mnist"}),
+        lambda: cli.config_from_options(options),
+        lambda: Choice(task="mnist").config(),
+    )
+    for read in readers:
+        with pytest.raises(ConfigError, match=f"^unknown task 'mnist'; choose from {', '.join(DOCUMENT_SETTINGS)}$"):
+            read()
 
 
 def test_what_cannot_be_said_is_refused():

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from splitlib.compressors import COMPRESSORS, HEADER_BYTES, Payload, base, decode, lossless, make_compressor
 from splitlib.compressors.packing import pack, packed_nbytes, unpack
+from splitlib.compressors.sort import BinnedQuantization
+from splitlib.config import choices
 from splitlib.errors import ConfigError, PayloadError
 
 CODECS = {
@@ -158,7 +160,8 @@ def test_integers_are_refused():
         ("none", {"bits": 8}, "it takes no parameters"),
         ("uniform", {"bits": 8.0}, "bits must be int, not 8.0"),
         ("uniform", {"bits": 17}, "from 1 to 16, not 17"),
-        ("sort", {"level_bits": 12, "bin_bits": 5}, "1 to 16 bits"),
+        ("sort", {"level_bits": 12, "bin_bits": 5}, "^level_bits 12 .* 1 to 16 bits"),
+        ("fast", {"level_bits": 20}, "^level_bits 20 .* 1 to 16 bits"),
         ("cast", {"dtype": "int8"}, "float16 or bfloat16, not 'int8'"),
     ],
 )
@@ -167,5 +170,14 @@ def test_mistakes_are_one_clear_line(name, options, words):
         make_compressor(name, **options)
 
 
+def test_bins_without_a_rule_are_no_compressor():
+    with pytest.raises(TypeError, match="abstract"):
+        BinnedQuantization()
+
+
 def test_every_registered_compressor_is_tested_here():
     assert set(CODECS) == set(COMPRESSORS)
+
+
+def test_a_config_names_what_the_registry_has():
+    assert tuple(COMPRESSORS) == choices.COMPRESSORS

@@ -4,8 +4,10 @@ import dataclasses
 
 import pytest
 
+from splitlib.compressors import SortQuantization
 from splitlib.config import PARTITIONS, RunConfig
 from splitlib.errors import ConfigError
+from splitlib.options import parameters
 from splitlib.profiles import DOCUMENT_SETTINGS, PROFILES, get_profile
 
 
@@ -96,6 +98,13 @@ def test_two_ways_to_write_one_run_have_one_key():
     assert RunConfig(weight_decay=-0.0).key == RunConfig(weight_decay=0.0).key
     custom = RunConfig(task="cifar10", partition="custom", cuts="3,10")
     assert custom.replace(cuts="03,010") == custom
+
+
+def test_options_are_part_of_the_key_as_they_are_given():
+    """Filling in defaults would rename the records there are."""
+    left_out = RunConfig(compressor="sort")
+    written = left_out.replace(compressor_options=dict(parameters(SortQuantization)))
+    assert left_out != written and left_out.key != written.key
 
 
 def test_options_of_inserts_change_the_key():
@@ -190,6 +199,9 @@ def test_json_round_trip():
         ({"optimizer": "sgd", "adam_eps": 1e-6}, ["sgd does not use them"]),
         ({"gradient_options": {"bits": 8}}, ["need a gradient_compressor"]),
         ({"compressor_options": 3}, ["compressor_options must be"]),
+        ({"compressor": "zip"}, ["unknown compressor 'zip'", "none, cast, uniform, sort, power_iteration, fast"]),
+        ({"gradient_compressor": "zip"}, ["unknown gradient_compressor 'zip'", "same, none, cast"]),
+        ({"compressor": "same"}, ["unknown compressor 'same'"]),
         ({"insert": "conv"}, ["unknown insert 'conv'", "none, linear, decaying_linear"]),
         ({"insert_options": {"ratio": 0.5}}, ["insert_options need an insert"]),
         ({"insert": "linear", "partition": "none"}, ["insert 'linear' needs a cut"]),
@@ -259,6 +271,16 @@ def test_gradients_take_the_activations_compressor_unless_told():
     own = same.replace(gradient_compressor="uniform", gradient_options={"bits": 4})
     assert same.effective_gradient_compressor == ("sort", {"bin_bits": 1})
     assert own.effective_gradient_compressor == ("uniform", {"bits": 4})
+
+
+def test_a_config_without_compression_codes_nothing_either():
+    text = RunConfig(task="cola", insert="linear", lora_rank=4, seed=3, chunks=2)
+    cut = text.replace(insert="none")
+    coded = cut.replace(compressor="sort", coding="change", error_feedback="gradients", padding="skipped")
+    own = coded.replace(gradient_compressor="uniform", gradient_options={"bits": 4}, compressor_options={"bin_bits": 1})
+    assert coded.uncompressed() == own.uncompressed() == cut
+    assert text.replace(compressor="sort").uncompressed() == text, "inserted layers are part of the model"
+    assert own.uncompressed(partition="none", chunks=1) == RunConfig(lora_rank=4, seed=3, partition="none")
 
 
 @pytest.mark.parametrize("profile", PROFILES)

@@ -133,14 +133,6 @@ def test_a_killed_replica_ends_the_run_with_its_name_and_the_next_run_goes_on():
     assert not checkpoint.exists()
 
 
-@pytest.fixture
-def interruptible():
-    """Python's own Ctrl-C, which a process that runs tests for another one ignores."""
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, previous)
-
-
 def test_ctrl_c_ends_the_workers_and_nobody_else(interruptible):
     threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     started = time.monotonic()

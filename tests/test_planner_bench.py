@@ -15,7 +15,6 @@ from splitlib.pipeline.remote.link import Link
 from splitlib.pipeline.remote.simulated import SimulatedServer
 from splitlib.planner import codecs, costs_path, plan, recorded_costs
 from splitlib.planner.bench import Bench, uncut
-from splitlib.planner.codecs import relative_error
 from splitlib.planner.costs import depends_on, read_costs
 from tests.support import TINY, TINY_VISION, timing_of
 
@@ -123,13 +122,17 @@ def test_frozen_batch_norm_is_planned_as_such(tmp_path):
         read_costs(tmp_path / "costs.json", frozen)
 
 
-def test_errors_are_relative_to_the_variance():
-    x = torch.tensor([1.0, 3.0])
-    assert relative_error(x, x) == 0
-    assert relative_error(x + 0.5, x) == 0.25
-    assert relative_error(torch.zeros(3), torch.ones(3)) == 1, "a constant has no variance"
-    whole = torch.tensor([float("inf"), float("nan"), 1.0])
-    assert relative_error(whole, whole) == 0
+def test_images_augmented_with_other_draws_have_costs_of_their_own():
+    """One file served both, although errors and coded bytes are of the tensors that the draws lead to."""
+    each = RunConfig(task="cifar10")
+    assert costs_path(each.replace(images="resident"), CPU) != costs_path(each, CPU)
+    assert "images" not in depends_on(each), "files from before keep their names"
+
+
+def test_layers_are_measured_without_what_codes_the_cuts():
+    """Without its compressor, feedback of what the gradients lost was no config at all."""
+    coded = RunConfig(task="cola", compressor="sort", coding="change", error_feedback="gradients", padding="skipped")
+    assert uncut(coded) == RunConfig(task="cola", partition="none")
 
 
 def test_coarser_quantization_is_smaller_and_worse():

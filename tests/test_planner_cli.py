@@ -45,6 +45,9 @@ def test_plan_prints_ranking_assumptions_and_command(capsys, tmp_path):
         (["--chunks", "999"], ["cannot be cut into 999"]),
         (["--measured", "/nowhere.json"], ["/nowhere.json", "holds no readable costs"]),
         (["--compressor", "sort"], ["--compressor"]),
+        (["--error-feedback", "gradients"], ["unrecognized arguments: --error-feedback gradients"]),
+        (["--coding", "change"], ["unrecognized arguments: --coding change"]),
+        (["--padding", "skipped"], ["unrecognized arguments: --padding skipped"]),
         (["--device", "cpu,cpu,cuda:9"], ["names 3"]),
         (["--server-speed", "-1"], ["server_speed", "-1"]),
     ],
@@ -52,6 +55,14 @@ def test_plan_prints_ranking_assumptions_and_command(capsys, tmp_path):
 def test_mistakes_are_one_line_and_write_nothing(arguments, words, capsys, tmp_path):
     refused_in_one_line([*PLAN, *arguments], words, capsys)
     assert not (tmp_path / "results").exists()
+
+
+def test_a_schedule_can_be_planned_for(capsys):
+    """It is one of client and server, and was read as one of a single process."""
+    one = ["--task", "cola", "--cuts", "condition_1", "--compressors", "none", "--chunks", "2", "--schedule", "1f1b"]
+    assert cli.main([*PLAN, *one]) == 0
+    shown = capsys.readouterr().out
+    assert "Schedule 1f1b" in shown and shown.splitlines()[-1].endswith("--schedule 1f1b")
 
 
 def test_help_of_plan_says_how(capsys):

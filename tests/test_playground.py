@@ -16,10 +16,11 @@ import run_all
 from splitlib.capture import tensors_at_cuts
 from splitlib.cli import _parser, config_from_options
 from splitlib.compressors import COMPRESSORS, decode, make_compressor
+from splitlib.config import RunConfig
 from splitlib.errors import ConfigError
 from splitlib.planner.candidates import parse_compressor
 from splitlib.playground import outlook
-from splitlib.playground.bench import PROBES, Bench, Codec, rank_note
+from splitlib.playground.bench import PROBES, Bench, Codec, plain_config, rank_note
 from splitlib.playground.choice import Choice, read_words, words
 from splitlib.playground.copying import client_command, papermill_parameters, plan_command, train_command
 from splitlib.playground.lab import STALE, TOLERABLE_ERROR, Playground
@@ -106,8 +107,16 @@ def test_the_client_command_asks_for_the_link_on_screen(bench):
     assert (options.link, options.latency) == ("3Mbit", "7ms")
 
 
-def test_the_plan_command_asks_for_what_is_on_screen(bench):
-    choice = TEXT.replace(gradient_compressor="sort", gradient_options={"level_bits": 3, "bin_bits": 2}, chunks=2)
+@pytest.mark.parametrize(
+    "codec",
+    [
+        {"gradient_compressor": "sort", "gradient_options": {"level_bits": 3, "bin_bits": 2}},
+        {"compressor": "power_iteration", "options": {"rank": "3,7"}},
+    ],
+    ids=["own for gradients", "a value for each cut"],
+)
+def test_the_plan_command_asks_for_what_is_on_screen(bench, codec):
+    choice = TEXT.replace(chunks=2, **codec)
     scene = Scene(choice.filled(), bench)
     options = _parser().parse_args(shlex.split(plan_command(scene))[3:])
     base = config_from_options(options)
@@ -139,6 +148,12 @@ def test_bytes_and_error_are_exact(bench):
     assert found.whole == x.numel() * 4
     assert found.error == pytest.approx(float((back - x).square().mean() / x.var(correction=0)), rel=1e-5)
     assert torch.equal(found.decoded(), back)
+
+
+def test_tensors_are_looked_at_whatever_codes_them():
+    """Feedback of what gradients lost is no config without their compressor."""
+    config = RunConfig(task="cola", compressor="sort", error_feedback="gradients", chunks=4)
+    assert plain_config(config) == RunConfig(task="cola", epochs=1)
 
 
 def test_every_compressor_sends_every_tensor_exactly_once(bench):
@@ -284,6 +299,13 @@ def test_another_task_brings_its_own_model_and_its_tokens(screen):
     assert screen.views[2].channel.layout.display == "none"
     screen.views[2].sample.value = 3
     assert screen.problem.value == ""
+
+
+def test_one_time_is_written_in_one_way(screen, monkeypatch):
+    """The answer said 46 ms where the table below it said 45.6 ms."""
+    monkeypatch.setattr(outlook.Candidate, "seconds", lambda self, link: 0.0456)
+    screen.refresh()
+    assert "45.6 ms uncompressed" in screen.answer.value and "45.6 ms" in screen.views[0].words.value
 
 
 def test_everything_says_what_it_is_and_of_which_data(screen):

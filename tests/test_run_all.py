@@ -18,6 +18,8 @@ import nbformat
 import pytest
 
 import run_all
+from splitlib.data import resolve_hub
+from splitlib.runtime import results_dir
 from splitlib.tally import FILE_NAME, RECORDED, count_records, note_record
 from splitlib.workbook.console import Console
 from splitlib.workbook.engine import kernel_environment, nearest_heading
@@ -209,7 +211,7 @@ def test_list_shows_questions_and_parameters(tmp_path: Path) -> None:
         (["--profile", "huge"], "invalid choice: 'huge'"),
         (["--prof", "quick"], "unrecognized arguments"),
         (["--data", "fake"], "invalid choice: 'fake'"),
-        (["--hub", "nowhere"], "the hub mirror nowhere is not a folder"),
+        (["--hub", "nowhere"], "no hub mirror at nowhere; set --hub or SPLITLIB_HUB"),
         (["--param", "epoch=2"], "no selected notebook has a parameter 'epoch'; 01_a has epochs, fast; 02_b has none"),
         (["--only", "02", "--param", "epochs=2"], "no selected notebook has a parameter 'epochs'; 02_b has none"),
         (["--param", "epochs=abc"], "parameter 'epochs' is of type int (default 2), not 'abc'"),
@@ -271,7 +273,7 @@ def test_hub_from_the_environment_is_checked_before_a_run_on_real_data(
     monkeypatch.setenv("SPLITLIB_HUB", str(tmp_path / "gone"))
     with pytest.raises(SystemExit, match="2"):
         run(tmp_path, "--profile", "real")
-    assert "gone is not a folder" in capsys.readouterr().err
+    assert f"no hub mirror at {tmp_path / 'gone'}" in capsys.readouterr().err
 
 
 def test_runs_folder_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -420,6 +422,20 @@ def test_relative_paths_reach_the_kernel_whole(tmp_path: Path, monkeypatch: pyte
         monkeypatch.setenv(name, "somewhere")
     env = kernel_environment(study, tmp_path)
     assert {env[name] for name in names} == {str(tmp_path / "somewhere")}
+
+
+def test_a_folder_in_ones_home_is_that_of_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``SPLITLIB_HUB='~/mirror'`` from a file of variables, which no shell expands, was no folder here alone."""
+    write_notebook(tmp_path, "01_a")
+    (study,) = read_studies(tmp_path)
+    (tmp_path / "mirror").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SPLITLIB_HUB", "~/mirror")
+    monkeypatch.setenv("SPLITLIB_RESULTS", "~/results")
+    values = run_all._standard_values(run_all._parser().parse_args(["--profile", "real"]))
+    assert values["hub"] == str(resolve_hub()) == str(tmp_path / "mirror")
+    env = kernel_environment(study, tmp_path)
+    assert env["SPLITLIB_HUB"] == values["hub"] and env["SPLITLIB_RESULTS"] == str(results_dir())
 
 
 def test_recorded_reaches_the_kernels_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

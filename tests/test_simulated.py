@@ -257,6 +257,21 @@ def test_the_servers_spans_are_told_by_the_clients_clock(monkeypatch):
 # --- What goes wrong ---
 
 
+def test_devices_and_links_that_nothing_would_use_are_refused(tmp_path):
+    """A record named three devices where the first had computed everything, and a link was dropped."""
+    cpu, other = torch.device("cpu"), torch.device("meta")
+    with pytest.raises(ConfigError, match="'simulated' computes a side on one device, not on cpu,meta; name one"):
+        experiment.prepare(TEXT, None, [cpu, other, other])
+    slow, alone = Link(rate_mbit=1), TEXT.replace(engine="in_process")
+    with pytest.raises(ConfigError, match="'in_process' sends nothing over a link; use simulated or two_machines"):
+        experiment.prepare(alone, None, cpu, link=slow)
+    replicas = alone.replace(engine="data_parallel", partition="none", chunks=1)
+    with pytest.raises(ConfigError, match="'data_parallel' sends nothing over a link"):
+        experiment.run(replicas, device="cpu", link=slow)
+    assert not (tmp_path / "results").exists()
+    assert experiment.prepare(TEXT, None, [cpu] * 3, link=slow) and experiment.prepare(alone, None, cpu, link=Link())
+
+
 @pytest.mark.parametrize("kind", [ACTIVATION_1, GRADIENT_1, ACTIVATION_2, GRADIENT_2], ids=KINDS.get)
 @pytest.mark.parametrize("where", [20, 60, -1], ids=["frame", "payload header", "body"])
 def test_a_damaged_frame_ends_the_run_with_an_error(kind, where, monkeypatch):

@@ -151,7 +151,8 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     add_settings(parser, "settings (default: the document's, shrunk by the profile)")
     where = parser.add_argument_group("where it runs (not part of the config)")
     add_hub(where)
-    where.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N, or one a stage: cpu,cuda:0,cpu")
+    devices = "auto, cpu, cuda or cuda:N; in one process also one a stage: cpu,cuda:0,cpu"
+    where.add_argument("--device", default="auto", help=devices)
     where.add_argument("--workers", type=int, default=0, help="processes that load images (default 0: none)")
     where.add_argument("--fresh", action="store_true", help="train again although a record or checkpoint exists")
 

@@ -31,10 +31,11 @@ examples:
   python -m splitlib plan --task cola --link 1Gbit --cuts named --compressors none uniform:bits=8 --chunks 1 4
   python -m splitlib plan --task cifar10 --link 20Mbit --client-speed 0.1 --max-client-share 0.2 --csv plan.csv
 """
-# The planner chooses these.
+# The planner chooses these, or leaves them as they are.
 CHOSEN = (
     "partition", "stages", "cuts", "chunks", "insert", "insert_options", "compressor", "compressor_options",
-    "gradient_compressor", "gradient_options", "engine", "replicas", "recompute", "micro_batch_loss",
+    "gradient_compressor", "gradient_options", "padding", "coding", "error_feedback", "engine", "replicas", "recompute",
+    "micro_batch_loss",
 )  # fmt: skip
 
 
@@ -88,6 +89,7 @@ def run_plan(options: argparse.Namespace) -> None:
     model = getattr(options, "setting:model")
     if getattr(options, "setting:task") is None and model in VISION_MODELS:
         setattr(options, "setting:task", "cifar10")
+    setattr(options, "setting:engine", "two_machines")  # what is planned for, and what a schedule needs
     cuts = options.cuts[0] if options.cuts in (["all"], ["named"]) else options.cuts
     found = plan(
         config_from_options(options),

@@ -10,11 +10,11 @@ from typing import Any
 
 from splitlib.command import OPTION_PREFIXES, option
 from splitlib.compressors import COMPRESSORS
-from splitlib.config import RunConfig, setting_fields, task_kind
+from splitlib.config import RunConfig, setting_fields
 from splitlib.errors import ConfigError
 from splitlib.models.inserted import INSERTS
 from splitlib.options import all_options, option_help
-from splitlib.profiles import DOCUMENT_SETTINGS, PROFILES, get_profile
+from splitlib.profiles import PROFILES, document_settings, get_profile
 
 
 def add_profile(parser: argparse.ArgumentParser) -> None:
@@ -40,8 +40,7 @@ def add_settings(parser: argparse.ArgumentParser, title: str, without: Collectio
     hints = typing.get_type_hints(RunConfig)
     for f in setting_fields():
         if typing.get_origin(hints[f.name]) is not Mapping and f.name not in without:
-            choices = tuple(COMPRESSORS) if f.name == "compressor" else f.metadata["choices"]
-            _add_setting(settings, f.name, _scalar_type(hints[f.name]), f.metadata["help"], choices)
+            _add_setting(settings, f.name, _scalar_type(hints[f.name]), **f.metadata)
     codecs = "parameters of the compressors (3,7 means 3 at the first cut, 7 at the second)"
     _add_options(parser, "parameters of the inserted layers", without, INSERTS, {"insert_options": ""})
     helps = {"compressor_options": "activations (and gradients): ", "gradient_options": "gradients alone: "}
@@ -95,9 +94,8 @@ def config_from_options(options: argparse.Namespace) -> RunConfig:
     settings = given_settings(options)
     if options.two_machines and settings.setdefault("engine", "two_machines") != "two_machines":
         raise ConfigError(f"client and pair are two machines: leave out --engine {settings['engine']}, or use 'run'")
-    task = settings.pop("task", "cola")
-    task_kind(task)
-    return get_profile(options.profile).scale(DOCUMENT_SETTINGS[task], **settings)
+    document = document_settings(settings.pop("task", "cola"))
+    return get_profile(options.profile).scale(document, **settings)
 
 
 def given_settings(options: argparse.Namespace) -> dict[str, Any]:

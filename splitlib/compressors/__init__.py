@@ -11,6 +11,7 @@ torch.Size([1000])
 
 from splitlib.compressors.base import HEADER_BYTES, Compressor, Payload, decode
 from splitlib.compressors.cast import Cast, Identity
+from splitlib.compressors.error import relative_error, spread
 from splitlib.compressors.lowrank import PowerIteration
 from splitlib.compressors.per_cut import make_compressors
 from splitlib.compressors.registry import COMPRESSORS, compressor_options, make_compressor
@@ -32,4 +33,6 @@ __all__ = [
     "decode",
     "make_compressor",
     "make_compressors",
+    "relative_error",
+    "spread",
 ]

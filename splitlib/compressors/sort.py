@@ -7,6 +7,7 @@ pass writes the codes. A code is ``bin * 2^Q + level``, Q + S bits.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -43,7 +44,7 @@ class BinnedQuantization(Quantizer):
         super().__post_init__()
         if self.level_bits < 0 or self.bin_bits < 0 or not 1 <= self.level_bits + self.bin_bits <= 16:
             raise ConfigError(
-                f"sort: level_bits {self.level_bits} + bin_bits {self.bin_bits} must come to 1 to 16 bits a code"
+                f"level_bits {self.level_bits} + bin_bits {self.bin_bits} must come to 1 to 16 bits a code"
             )
 
     @property
@@ -51,9 +52,9 @@ class BinnedQuantization(Quantizer):
         """Q and S."""
         return (self.level_bits, self.bin_bits, 0, 0)
 
+    @abstractmethod
     def bins(self, x: Tensor, low: float, high: float) -> Bins:
         """Return the ``2^bin_bits`` bins of a 1-d float32 tensor."""
-        raise NotImplementedError
 
     def encode_body(self, x: Tensor, low: float, high: float, body: Tensor) -> None:
         """Write the bins' minima and steps and the packed codes."""
@@ -73,9 +74,7 @@ class BinnedQuantization(Quantizer):
         """A range for each bin, and the codes."""
         level_bits, bin_bits = header.parameters[:2]
         if not 1 <= level_bits + bin_bits <= 16:
-            raise PayloadError(
-                f"payload names {level_bits}+{bin_bits} bits for sort quantization; 1 to 16 are possible"
-            )
+            raise PayloadError(f"payload names {level_bits}+{bin_bits} bits a code; 1 to 16 are possible")
         return (RANGE_BYTES << bin_bits) + packed_nbytes(header.numel, level_bits + bin_bits)
 
     @classmethod

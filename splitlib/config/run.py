@@ -16,6 +16,7 @@ from typing import Any
 
 from splitlib.config.checks import check_choices, check_combinations, check_ranges, check_types
 from splitlib.config.choices import (
+    COMPRESSORS,
     DEFAULT_ADAM_BETA2,
     DEFAULT_ADAM_EPS,
     DEFAULT_BATCH_NORM,
@@ -60,6 +61,17 @@ _NEWER_FIELDS: Mapping[str, Any] = {
     "error_feedback": "none",
 }
 
+# What crosses a cut whole and as it is; inserted layers are part of the model.
+_UNCOMPRESSED: Mapping[str, Any] = {
+    "compressor": "none",
+    "compressor_options": {},
+    "gradient_compressor": "same",
+    "gradient_options": {},
+    "padding": "sent",
+    "coding": "tensor",
+    "error_feedback": "none",
+}
+
 
 def _setting(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
     """A documented field: the command line and the notebooks show the same help and choices."""
@@ -74,7 +86,9 @@ class RunConfig:
     """Everything that decides the result of one training run.
 
     Fields left at ``None`` are filled in with the task's usual value, so two configs that mean the same run are equal
-    and have the same :attr:`key`. Impossible values raise :class:`~splitlib.errors.ConfigError`.
+    and have the same :attr:`key`, but for options: they are part of the key as they are given, and a default written
+    out makes another key than one left out. Impossible values raise :class:`~splitlib.errors.ConfigError`; options are
+    checked where compressors and inserts are made.
 
     >>> config = RunConfig(task="rte", partition="condition_1", chunks=4)
     >>> config.model, config.max_length, config.image_size
@@ -118,11 +132,13 @@ class RunConfig:
     cuts: str = _setting("", "where the partition custom cuts, such as '3,10': units before each cut")
     insert: str = _setting("none", "text: layers inserted around each cut, which train with the model", INSERTS)
     insert_options: Mapping[str, Scalar] = _setting({}, "parameters of the inserted layers")
-    compressor: str = _setting("none", "what encodes activations at a cut")
+    compressor: str = _setting("none", "what encodes activations at a cut", COMPRESSORS)
     compressor_options: Mapping[str, Scalar] = _setting(
         {}, "parameters of the compressor; '3,7': 3 at one cut, 7 at the other"
     )
-    gradient_compressor: str = _setting("same", "what encodes gradients at a cut; same: as the activations")
+    gradient_compressor: str = _setting(
+        "same", "what encodes gradients at a cut; same: as the activations", ("same", *COMPRESSORS)
+    )
     gradient_options: Mapping[str, Scalar] = _setting({}, "parameters of the gradients' compressor")
     padding: str = _setting(
         "sent",
@@ -270,6 +286,14 @@ class RunConfig:
         if "lora_rank" in changes and values.get("lora_alpha") == self.lora_rank:
             del values["lora_alpha"]
         return RunConfig.from_dict({**values, **changes})
+
+    def uncompressed(self, **changes: Any) -> RunConfig:
+        """Return a validated copy whose tensors cross the cuts whole and as they are, with other fields changed too.
+
+        >>> RunConfig(compressor="sort", error_feedback="gradients").uncompressed() == RunConfig()
+        True
+        """
+        return self.replace(**{**_UNCOMPRESSED, **changes})
 
     @property
     def cut_positions(self) -> tuple[int, ...]:

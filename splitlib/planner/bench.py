@@ -108,9 +108,8 @@ def _missing(costs: Costs, sizes: Collection[int], wanted: Collection[Wanted]) -
 
 def uncut(config: RunConfig) -> RunConfig:
     """Return ``config`` as one model in one process, with nothing between its layers."""
-    return config.replace(
+    return config.uncompressed(
         partition="none", cuts="", stages=3, insert="none", insert_options={}, chunks=1,
-        compressor="none", compressor_options={}, gradient_compressor="same", gradient_options={},
         engine="in_process", schedule="gpipe", replicas=1, recompute="never", micro_batch_loss="mean",
     )  # fmt: skip
 

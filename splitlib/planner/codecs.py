@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from splitlib.compressors import relative_error
 from splitlib.pipeline.remote.wire import ACTIVATION_1, Frame, decode_frame, encode_frame
 from splitlib.planner.candidates import codec
 from splitlib.planner.costs import CodecCost
@@ -28,23 +29,9 @@ def in_turn(specs: Sequence[str], x: Tensor, repeats: int) -> list[CodecCost]:
             if number >= WARMUP:
                 encode[place].append(seconds)
                 decode[place].append(later)
-            nbytes[place], errors[place] = message.numel(), relative_error(back, x)
+            nbytes[place], errors[place] = message.numel(), relative_error(x, back)
     medians = ([statistics.median(each) for each in column] for column in (encode, decode))
     return [
         CodecCost(nbytes=n, encode=e, decode=d, error=error)
         for n, e, d, error in zip(nbytes, *medians, errors, strict=True)
     ]
-
-
-def relative_error(back: Tensor, x: Tensor) -> float:
-    """Return the mean squared error over the variance (over the mean square where all values are the same).
-
-    Tensors with inf or NaN travel as they are, so these values count as exact.
-
-    >>> relative_error(Tensor([0.0, 0.0]), Tensor([-1.0, 1.0]))
-    1.0
-    """
-    x = x.detach().double()
-    squared = (back.double() - x).nan_to_num(0.0, 0.0, 0.0).square().mean().item()
-    spread = x.var(correction=0).item() or x.square().mean().item()
-    return squared / spread if squared else 0.0

@@ -29,8 +29,8 @@ ACTIVATION, GRADIENT = "activation", "gradient"
 # What of a config changes a layer's time or the tensors at a cut. Where it is cut, what compresses, and how long it
 # trains do not.
 DEPENDS_ON = (
-    "task", "data", "train_samples", "image_size", "max_length", "model", "weights", "lora_rank", "lora_alpha",
-    "batch_norm", "batch_size", "optimizer", "momentum", "precision", "seed",
+    "task", "data", "train_samples", "image_size", "images", "max_length", "model", "weights", "lora_rank",
+    "lora_alpha", "batch_norm", "batch_size", "optimizer", "momentum", "precision", "seed",
 )  # fmt: skip
 
 

@@ -183,11 +183,11 @@ def _two_sided(config: RunConfig) -> RunConfig:
     if config.insert != "none" or str(config.partition).startswith("conv_insert"):
         inserted = config.insert if config.insert != "none" else config.partition
         raise ConfigError(f"the planner compares plain cuts; {inserted!r} inserts layers: use insert 'none' and cuts")
-    if config.padding == "skipped" or config.coding == "change":
-        raise ConfigError(
-            "the planner counts whole tensors, each by itself: use padding 'sent' and coding 'tensor', not "
-            f"{config.padding!r} and {config.coding!r}"
-        )
+    for name, plain in {"padding": "sent", "coding": "tensor", "error_feedback": "none"}.items():
+        if getattr(config, name) != plain:
+            raise ConfigError(
+                f"the planner counts whole tensors, each by itself: use {name} {plain!r}, not {getattr(config, name)!r}"
+            )
     engine = config.engine if config.engine in TWO_SIDED else "two_machines"
     partition = {"partition": "custom", "cuts": "1,2", "stages": 3} if config.cut_count != 2 else {}
     return config.replace(engine=engine, **partition)

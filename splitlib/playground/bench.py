@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from splitlib.capture import tensors_of_batch
-from splitlib.compressors import Payload, decode
+from splitlib.compressors import Payload, decode, relative_error
 from splitlib.compressors.per_cut import make_compressors
 from splitlib.config import RunConfig
 from splitlib.errors import ConfigError
@@ -178,9 +178,7 @@ class Bench:
 
 def plain_config(config: RunConfig) -> RunConfig:
     """Return ``config`` without what the tensors at its cuts do not depend on."""
-    return config.replace(
-        chunks=1, epochs=1, compressor="none", compressor_options={}, gradient_compressor="same", gradient_options={}
-    )
+    return config.uncompressed(chunks=1, epochs=1)
 
 
 def rank_note(codec: Codec, name: str, x: Tensor) -> str:
@@ -204,7 +202,7 @@ def _encode(codec: Codec, cut: int, chunks: tuple[Tensor, ...]) -> Encoded:
     """Send every micro-batch there and back, after one that does not count: it compiles the loops."""
     compressor = make_compressors(codec.name, dict(codec.options))[cut - 1]
     decode(compressor.encode(chunks[0]))
-    payloads, times, squares = [], [], 0.0
+    payloads, times, arrived = [], [], []
     for x in chunks:
         start = time.perf_counter()
         payload = compressor.encode(x)
@@ -212,14 +210,13 @@ def _encode(codec: Codec, cut: int, chunks: tuple[Tensor, ...]) -> Encoded:
         back = decode(payload)
         times.append((middle - start, time.perf_counter() - middle))
         payloads.append(payload)
-        squares += float((back - x).double().square().sum())
+        arrived.append(back)
     whole = torch.cat(chunks)
-    variance = float(whole.double().var(correction=0)) * whole.numel()
     return Encoded(
         payloads=tuple(payloads),
         nbytes=sum(payload.nbytes for payload in payloads),
         whole=whole.numel() * whole.element_size(),
-        error=squares / variance if variance else 0.0,
+        error=relative_error(whole, torch.cat(arrived)),
         encode=statistics.median(t[0] for t in times),
         decode=statistics.median(t[1] for t in times),
     )

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from splitlib.compressors import COMPRESSORS
-from splitlib.config import RunConfig, task_kind
+from splitlib.config import RunConfig
 from splitlib.errors import ConfigError
 from splitlib.options import parameters
 from splitlib.pipeline.predict import LinkModel
-from splitlib.profiles import DOCUMENT_SETTINGS, PROFILES, Profile, get_profile
+from splitlib.profiles import PROFILES, Profile, document_settings, get_profile
 
 SAME = "same"
 MODELS = {
@@ -71,7 +71,7 @@ class Choice:
         Raises:
             ConfigError: no run can be like this; the message says why and what to change.
         """
-        document, scaled = self._document(), self._profile()
+        document, scaled = document_settings(self.task), self._profile()
         made: dict[str, Any] = {"chunks": self.chunks} if self.chunks else {}
         made |= {"epochs": self.epochs} if self.epochs else {}
         made |= {"batch_size": self.batch_size} if self.batch_size else {}
@@ -95,7 +95,7 @@ class Choice:
     def filled(self) -> Choice:
         """Return the choice with the profile's values in place of empty ones, as controls show it."""
         scaled = self._profile()
-        config = scaled.scale(self._document())
+        config = scaled.scale(document_settings(self.task))
         given = {
             "data": self.data or scaled.data,
             "model": self.model or str(config.model),
@@ -128,10 +128,6 @@ class Choice:
             if isinstance(values.get(name), str):
                 values[name] = read_words(str(compressor), values[name])
         return cls(**values)
-
-    def _document(self) -> RunConfig:
-        task_kind(self.task)  # an unknown task is told as such
-        return DOCUMENT_SETTINGS[self.task]
 
     def _profile(self) -> Profile:
         """Return the profile, or for data that is not the profile's the one that is made for them."""

@@ -10,8 +10,8 @@ from html import escape
 import ipywidgets
 
 from splitlib.command import command_line, link_arguments
-from splitlib.config import RunConfig
 from splitlib.pipeline.remote.link import Link
+from splitlib.planner import compressor_text
 from splitlib.playground.choice import SAME, Choice
 from splitlib.playground.scene import Scene
 
@@ -36,20 +36,8 @@ def plan_command(scene: Scene) -> str:
     )
     words = shlex.split(command_line(usual.config()).replace(" splitlib run", " splitlib plan", 1))
     words += [*link_arguments(link), "--cuts", config.cuts or str(config.partition)]
-    words += ["--compressors", _specification(config), "--chunks", str(config.chunks)]
+    words += ["--compressors", compressor_text(config), "--chunks", str(config.chunks)]
     return shlex.join(words) + _hub(choice)
-
-
-def _specification(config: RunConfig) -> str:
-    """Return the compressors as ``plan`` writes them: ``sort:level_bits=6+cast``."""
-    pairs = [(config.compressor, config.compressor_options)]
-    if config.gradient_compressor != SAME:
-        pairs.append((config.gradient_compressor, config.gradient_options))
-    written = []
-    for name, options in pairs:
-        values = ",".join(f"{option}={value}" for option, value in options.items())
-        written.append(f"{name}:{values}" if values else name)
-    return "+".join(written)
 
 
 def _link(scene: Scene) -> Link:

@@ -27,7 +27,7 @@ from splitlib.playground.controls import Controls
 from splitlib.playground.copying import Copy
 from splitlib.playground.scene import Scene
 from splitlib.playground.train_view import Train
-from splitlib.playground.views import AtTheCut, Cheapest, Seen, Timeline
+from splitlib.playground.views import AtTheCut, Cheapest, Seen, Timeline, time_text
 
 SETTLE_SECONDS = 0.06  # a slider that moves sends a value every few milliseconds
 TOLERABLE_ERROR = 0.1  # of the variance; what is sent with more is not recommended
@@ -171,20 +171,16 @@ def _answer(scene: Scene) -> str:
     chosen, none = scene.chosen.seconds(scene.link), scene.none.seconds(scene.link)
     tolerable = [each for each in scene.compared if each.worst <= TOLERABLE_ERROR]
     best = min(tolerable, key=lambda each: each.seconds(scene.link))
-    words = f"Over {scene.link_words}: <b>{_ms(chosen)}</b> a batch predicted with {escape(scene.codec_words)}, "
-    words += f"{_ms(none)} uncompressed"
+    words = f"Over {scene.link_words}: <b>{time_text(chosen)}</b> a batch predicted with {escape(scene.codec_words)}, "
+    words += f"{time_text(none)} uncompressed"
     bound = f"with an error up to {TOLERABLE_ERROR:g}"
     if best.label == outlook.CHOSEN or best.seconds(scene.link) >= chosen:
         return f"{words}; nothing compared is faster {bound}."
-    return f"{words}; fastest {bound}: {escape(best.label)}, {_ms(best.seconds(scene.link))}."
+    return f"{words}; fastest {bound}: {escape(best.label)}, {time_text(best.seconds(scene.link))}."
 
 
 def _problem(kind: str, text: str) -> str:
     return f'<div class="splitlib-problem"><b>{kind}</b> {escape(text)}</div>'
-
-
-def _ms(seconds: float) -> str:
-    return f"{1e3 * seconds:,.0f} ms" if seconds >= 0.01 else f"{1e3 * seconds:.3g} ms"
 
 
 def _spare_pauses() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import FigureBase
 
+from splitlib.compressors import spread
 from splitlib.playground import outlook
 from splitlib.playground.bench import Encoded
 from splitlib.playground.canvas import Canvas
@@ -66,7 +67,7 @@ class Cheapest(View):
         rows = [
             {
                 "": ("▶ " if each.label == outlook.CHOSEN else "") + _label(each, scene),
-                f"predicted time per batch at {rate_text(scene.choice.mbit)}": _ms(each.seconds(scene.link)),
+                f"predicted time per batch at {rate_text(scene.choice.mbit)}": time_text(each.seconds(scene.link)),
                 "predicted to pay": "–" if each is none else outlook.in_words(spans[each.label]),
                 "measured bytes, of uncompressed": f"{each.ratio:.3f}",
                 "measured error, worst tensor": f"{each.worst:.1e}",
@@ -155,7 +156,7 @@ class Seen(View):
         figures.original_and_decoded(drawing, axes, *pair)
         codec = outlook.codecs_of(scene.config)[name[0] == "g"]
         drawing.suptitle(f"{name}, sample {sample}, channel {channel}: {codec}, measured", x=0.02, ha="left")
-        error = float(np.square(pair[1] - pair[0]).mean()) / (float(x.var(correction=0)) or 1.0)
+        error = float(np.square(pair[1] - pair[0]).mean()) / spread(x)
         note = (f"This map: squared error {error:.1e} of the tensor's variance. Whole tensor: {encoded.error:.1e}, "
                 f"{encoded.nbytes:,} bytes of {encoded.whole:,}.")  # fmt: skip
         self.words.value = _note(note, scene)
@@ -175,7 +176,7 @@ class Seen(View):
     def _by_token(self, scene: Scene, name: str) -> Any:
         x = scene.probe.tensors[name]
         error = (scene.chosen.encoded[name].decoded() - x)[self.sample.value].square()
-        return (error.flatten(1).mean(1) / (float(x.var(correction=0)) or 1.0)).numpy()
+        return (error.flatten(1).mean(1) / spread(x)).numpy()
 
 
 class Timeline(View):
@@ -195,9 +196,9 @@ class Timeline(View):
         up, down = (sum(candidate.encoded[name].nbytes for name in pair) for pair in
                     (("activation 1", "gradient 2"), ("activation 2", "gradient 1")))  # fmt: skip
         rows = [
-            {"predicted, over " + scene.link_words: "time per batch", " ": _ms(made.seconds)},
-            {"predicted, over " + scene.link_words: "the same uncompressed", " ": _ms(none)},
-            {"predicted, over " + scene.link_words: "no schedule can be faster than", " ": _ms(made.ideal)},
+            {"predicted, over " + scene.link_words: "time per batch", " ": time_text(made.seconds)},
+            {"predicted, over " + scene.link_words: "the same uncompressed", " ": time_text(none)},
+            {"predicted, over " + scene.link_words: "no schedule can be faster than", " ": time_text(made.ideal)},
             {"predicted, over " + scene.link_words: "client computes", " ": _share(busy[CLIENT], made.seconds)},
             {"predicted, over " + scene.link_words: "server computes", " ": _share(busy[SERVER], made.seconds)},
             {"predicted, over " + scene.link_words: "sent, counted", " ": f"{up:,} bytes up, {down:,} bytes down"},
@@ -210,8 +211,8 @@ class Timeline(View):
         ax = drawing.subplots()
         drawing.subplots_adjust(left=0.15, right=0.985, top=0.92, bottom=0.22)
         gantt(ax, made.spans, kind="predicted")
-        ax.set_title(f"predicted: {_ms(made.seconds)} a batch of {scene.config.batch_size} over {scene.link_words}; "
-                     f"{scene.codec_words}", loc="left")  # fmt: skip
+        batch = f"{time_text(made.seconds)} a batch of {scene.config.batch_size}"
+        ax.set_title(f"predicted: {batch} over {scene.link_words}; {scene.codec_words}", loc="left")
 
 
 def _label(candidate: outlook.Candidate, scene: Scene) -> str:
@@ -224,18 +225,19 @@ def _encoded_row(scene: Scene, name: str, encoded: Encoded) -> dict[str, str]:
         "error (squared, of variance)": f"{encoded.error:.2e}",
         "bytes of a batch": f"{encoded.nbytes:,} of {encoded.whole:,}",
         "ratio": f"{encoded.ratio:.4f}",
-        "encode, a micro-batch": _ms(encoded.encode),
-        "decode": _ms(encoded.decode),
+        "encode, a micro-batch": time_text(encoded.encode),
+        "decode": time_text(encoded.decode),
     }
 
 
-def _ms(seconds: float) -> str:
+def time_text(seconds: float) -> str:
+    """Return a time in milliseconds, to three digits or whole."""
     value = 1e3 * seconds
     return f"{value:,.0f} ms" if value >= 100 else f"{value:.3g} ms"
 
 
 def _share(part: float, whole: float) -> str:
-    return f"{_ms(part)}, {part / whole if whole else 0:.0%} of the time"
+    return f"{time_text(part)}, {part / whole if whole else 0:.0%} of the time"
 
 
 def table(rows: Sequence[Mapping[str, str]]) -> str:

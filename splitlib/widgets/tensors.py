@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from splitlib import plots
-from splitlib.compressors import Compressor, decode, make_compressor
+from splitlib.compressors import Compressor, decode, make_compressor, relative_error
 from splitlib.errors import ConfigError
 from splitlib.plots.exploring import energy_by_rank, error_by_ratio
 from splitlib.widgets.explorer import Explorer, one_of, several
@@ -80,8 +80,8 @@ def _first_samples(x: Tensor) -> Tensor:
 
 def _once(x: Tensor, text: str, compressor: Compressor) -> dict[str, object]:
     payload = compressor.encode(x)
-    error = (decode(payload) - x).square().mean() / x.var().clamp(min=torch.finfo(torch.float32).tiny)
-    return {"text": text, "compression_ratio": payload.nbytes / (4 * x.numel()), "error": float(error)}
+    error = relative_error(x, decode(payload))
+    return {"text": text, "compression_ratio": payload.nbytes / (4 * x.numel()), "error": error}
 
 
 def explore_spectrum(title: str, tensors: Mapping[str, Tensor]) -> Explorer:

@@ -37,7 +37,7 @@ def kernel_environment(study: StudyNotebook, run_dir: Path) -> dict[str, str]:
     """
     root = str(Path(__file__).resolve().parents[2])
     env = dict(os.environ)
-    env.update({name: os.path.abspath(env[name]) for name in PATH_VARIABLES if env.get(name)})
+    env.update({name: os.path.abspath(os.path.expanduser(env[name])) for name in PATH_VARIABLES if env.get(name)})
     env.pop("MPLBACKEND", None)  # the kernel's own, which puts figures into the notebook
     env["PYTHONPATH"] = os.pathsep.join(filter(None, (root, env.get("PYTHONPATH"))))
     env["SPLITLIB_PROGRESS"] = "log"

@@ -58,7 +58,7 @@ class Shown:
 
 def figures_folder(root: Path) -> Path:
     """Return ``$SPLITLIB_FIGURES``, else ``figures/`` of ``root``, as notebooks see it; without importing torch."""
-    return Path(os.environ.get("SPLITLIB_FIGURES") or root / "figures")
+    return Path(os.path.expanduser(os.environ.get("SPLITLIB_FIGURES") or root / "figures"))
 
 
 def saved_name(path: Path) -> str:

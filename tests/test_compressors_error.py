@@ -1,0 +1,34 @@
+"""One error for every table, plan and picture: squared, over the variance."""
+
+import pytest
+import torch
+
+from splitlib.compressors import decode, make_compressor, relative_error, spread
+from splitlib.planner.codecs import in_turn
+from splitlib.playground.bench import Codec, _encode
+from splitlib.widgets.tensors import _once
+
+CODEC = make_compressor("cast")
+
+
+def test_errors_are_relative_to_the_variance():
+    x = torch.tensor([1.0, 3.0])
+    assert relative_error(x, x) == 0
+    assert relative_error(x, x + 0.5) == 0.25
+    assert relative_error(torch.ones(3), torch.zeros(3)) == 1, "a constant has no variance"
+    whole = torch.tensor([float("inf"), float("nan"), 1.0])
+    assert relative_error(whole, whole) == 0
+
+
+def test_zeros_have_a_finite_error():
+    assert spread(torch.zeros(3)) == 1 and relative_error(torch.zeros(3), torch.ones(3)) == 1
+
+
+@pytest.mark.parametrize("x", [torch.full((2, 8), 0.1), torch.linspace(0, 1, 16).reshape(2, 8)], ids=["flat", "ramp"])
+def test_planner_playground_and_widgets_state_the_same_error(x):
+    """A constant had an error of 6e-8, of 0 and of 1e7."""
+    wanted = relative_error(x, decode(CODEC.encode(x)))
+    (planned,) = in_turn(["cast"], x, repeats=1)
+    assert 0 < wanted < 1e-6
+    assert planned.error == _encode(Codec.of("cast", {}), 1, x.chunk(2)).error == wanted
+    assert _once(x, "half", CODEC)["error"] == wanted
