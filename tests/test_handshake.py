@@ -241,6 +241,22 @@ def test_a_client_that_leaves_before_the_first_tensor_leaves_the_server_for_the_
         assert len(run_on(server).history) == 1
 
 
+def test_a_client_interrupted_while_the_server_builds_says_so(monkeypatch):
+    """Its control channel would otherwise go on beating for as long as the process lives, and the server wait."""
+    receive = SocketControl.receive
+
+    def interrupted(self, *kinds, timeout=None):
+        if "ready" in kinds:
+            raise KeyboardInterrupt
+        return receive(self, *kinds, timeout=timeout)
+
+    with serving() as (server, log):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(SocketControl, "receive", interrupted)
+            run_on(server)
+        assert says(log, "was lost at step 0: it ended: Ctrl-C"), log
+
+
 def test_an_impossible_hello_is_refused_and_the_next_client_served():
     with serving() as (server, _):
         line = dial(("127.0.0.1", server.port), b"word")

@@ -93,9 +93,9 @@ class RemotePipeline(Engine):
         """
         line = self._dial()
         control, self.turn = line.control, line.turn
+        self._control = control  # so that close() can tell the server, however far this comes
         control.send("hello", **start.to_dict(), link=asdict(self.link))
         self._remote_parameters = control.receive("ready", timeout=_BUILDING_SECONDS)["parameters"]
-        self._control = control
         transport = line.transport()
         self._clock_offset = control.clock_offset()
         self._endpoint = Endpoint(
