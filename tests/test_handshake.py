@@ -8,12 +8,15 @@ import threading
 import time
 
 import pytest
+import torch
+from torch.distributed import HashStore
 
 from splitlib import experiment
 from splitlib.errors import ConfigError, PeerError
 from splitlib.pipeline.engine import Start
 from splitlib.pipeline.remote import handshake
 from splitlib.pipeline.remote.control import SocketControl, read_message, write_message
+from splitlib.pipeline.remote.launch import dial_under_torchrun, serve_under_torchrun
 from splitlib.pipeline.remote.mailbox import Mailbox
 from splitlib.pipeline.remote.network import Server, dial
 from tests.support import TINY
@@ -209,6 +212,24 @@ def test_secrets_come_from_a_file_or_the_environment(tmp_path, monkeypatch):
         handshake.read_secret(tmp_path / "empty")
     with pytest.raises(ConfigError, match="cannot be read"):
         handshake.read_secret(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("secret", ["two words", "  "])
+def test_torchruns_pair_meets_whatever_the_secret_is(secret, monkeypatch):
+    """With a space in it the client died of a ValueError; one of blanks alone is none, and the server makes its own."""
+    monkeypatch.setenv(handshake.SECRET, secret)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    store, ended = HashStore(), threading.Event()
+
+    def serve() -> None:
+        with pytest.raises(PeerError, match="it ended: only looking"):
+            serve_under_torchrun(store, hub=None, device=torch.device("cpu"))
+        ended.set()
+
+    threading.Thread(target=serve, daemon=True).start()
+    dial_under_torchrun(store).control.close("only looking")
+    assert ended.wait(30)
+    assert len(store.get("splitlib").split(b" ", 1)[1].strip()) >= len("two words")
 
 
 def test_the_secret_never_travels():
