@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import socket
 import struct
 import threading
@@ -18,7 +19,7 @@ from splitlib.pipeline.remote import handshake
 from splitlib.pipeline.remote.control import SocketControl, read_message, write_message
 from splitlib.pipeline.remote.launch import dial_under_torchrun, serve_under_torchrun
 from splitlib.pipeline.remote.mailbox import Mailbox
-from splitlib.pipeline.remote.network import Server, dial
+from splitlib.pipeline.remote.network import Server, dial, format_address, parse_address
 from tests.support import TINY
 
 CONFIG = TINY.replace(engine="two_machines", epochs=1, train_samples=32)
@@ -46,6 +47,15 @@ def says(log: list[str], words: str) -> bool:
     while words not in log[-1] and time.monotonic() < deadline:
         time.sleep(0.01)
     return words in log[-1]
+
+
+def has_ipv6() -> bool:
+    """Say whether this machine has an IPv6 loopback."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
 
 
 def run_on(server: Server, config=CONFIG, secret: bytes = b"word"):
@@ -187,6 +197,40 @@ def test_nobody_listening_is_one_line():
         port = taken.getsockname()[1]
     with pytest.raises(PeerError, match=f"the server 127.0.0.1:{port} cannot be reached .*python -m splitlib server"):
         dial(("127.0.0.1", port), b"word")
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("nowhere", ("nowhere", 29511)),
+        ("nowhere:1", ("nowhere", 1)),
+        ("[::1]", ("::1", 29511)),
+        ("[fe80::1%eth0]:65535", ("fe80::1%eth0", 65535)),
+    ],
+)
+def test_an_address_is_a_host_and_perhaps_a_port(text, address):
+    assert parse_address(text) == address
+    assert parse_address(format_address(*address)) == address
+
+
+@pytest.mark.parametrize(
+    "text", ["", ":80", "::1", "fe80::1", "::1:80", "[]", "[::1", "[::1]80", "[::1]:", "h:0", "h:65536"]
+)
+def test_what_is_no_address_is_named_with_what_would_be_one(text):
+    """``::1`` was read as port 1 of the host ``:``."""
+    with pytest.raises(
+        ConfigError, match=rf"server {re.escape(repr(text))} is no address; .* in brackets: \[::1\]:29511"
+    ):
+        parse_address(text)
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback")
+def test_a_run_over_ipv6():
+    with serving(bind="::1") as (server, log):
+        address = log[0].removeprefix("listening on ")
+        assert address == f"[::1]:{server.port}"
+        assert len(experiment.run(CONFIG, server=lambda: dial(parse_address(address), b"word")).history) == 1
+        assert log[1].startswith("[::1]:")
 
 
 def test_other_machines_need_a_secret():
