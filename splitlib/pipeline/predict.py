@@ -9,8 +9,8 @@ interrupted: what crosses cut 2 goes before what crosses cut 1, since it brings 
     server                     body forward                        body backward   optimizer
 
 What it assumes: micro-batches of equal size; full duplex, in each direction one message after the other; encoding and
-decoding in threads beside the computation (or, on request, in its thread); no other use of the cores, so it does not
-describe both sides sharing one machine that is too small for them.
+decoding in threads beside the computation; no other use of the cores, so it does not describe both sides sharing one
+machine that is too small for them.
 
 Each worker starts whatever is ready, so a schedule that ranks by what has arrived can have Graham's anomalies (1969): a
 slightly faster link may reorder the work and cost a little. ``gpipe`` has one order and none of them.
@@ -138,9 +138,7 @@ class Prediction:
     """Seconds that no schedule can beat: the busier side's computation, or the bytes of the busier direction."""
 
 
-def predict(
-    work: Work, *, chunks: int, link: LinkModel, schedule: str = "1f1b", codecs_beside_compute: bool = True
-) -> Prediction:
+def predict(work: Work, *, chunks: int, link: LinkModel, schedule: str = "1f1b") -> Prediction:
     """Simulate one batch.
 
     Args:
@@ -149,7 +147,6 @@ def predict(
         link: between client and server.
         schedule: ``gpipe``: all forward passes, micro-batch 0 first, then all backward passes, the last one first.
             ``1f1b``: a micro-batch's backward pass as soon as its logits are there, always micro-batch 0 first.
-        codecs_beside_compute: encoding and decoding have workers of their own; else they take turns with the passes.
 
     >>> none = Message(nbytes=0)
     >>> work = Work(
@@ -166,12 +163,11 @@ def predict(
         raise ConfigError(f"unknown schedule {schedule!r}; choose from {', '.join(SCHEDULES)}")
     if chunks < 1:
         raise ConfigError(f"chunks must be at least 1, not {chunks}")
-    plan = _Plan(work, chunks, link, schedule, codecs_beside_compute)
+    plan = _Plan(work, chunks, link, schedule)
     plan.build()
     spans = [span for span in simulate(plan.operations) if span.end > span.start or span.activity == SEND]
-    busy = (COMPUTE,) if codecs_beside_compute else (COMPUTE, ENCODE, DECODE)
     return Prediction(
-        spans=tuple(with_waits(spans, busy)),
+        spans=tuple(with_waits(spans)),
         seconds=max(span.end for span in spans),
         ideal=ideal_seconds(work, chunks=chunks, link=link),
     )
@@ -235,8 +231,8 @@ def _bisect(gain: Callable[[float], float], low: float, high: float) -> float:
 class _Plan:
     """All operations of one batch, each after what it needs."""
 
-    def __init__(self, work: Work, chunks: int, link: LinkModel, schedule: str, beside: bool) -> None:
-        self.work, self.chunks, self.link, self.schedule, self.beside = work, chunks, link, schedule, beside
+    def __init__(self, work: Work, chunks: int, link: LinkModel, schedule: str) -> None:
+        self.work, self.chunks, self.link, self.schedule = work, chunks, link, schedule
         self.operations: list[Operation] = []
 
     def build(self) -> None:
@@ -280,9 +276,6 @@ class _Plan:
         reverse = self.schedule == "gpipe" and "gradient" in what
         # What has arrived is decoded in the order of arrival.
         position = 0 if activity == DECODE else self.chunks - 1 - j if reverse else j
-        worker = activity if self.beside or activity == SEND else COMPUTE
-        if worker != activity:
-            rank -= len(_RANKS[self.schedule])  # the other side waits for it: before any pass
         span = Span(side=side, activity=activity, what=what, micro_batch=j, start=0.0, end=0.0, nbytes=nbytes)
-        self.operations.append(Operation(span, (side, worker), seconds, (rank, position), after))
+        self.operations.append(Operation(span, (side, activity), seconds, (rank, position), after))
         return self.operations[-1]
