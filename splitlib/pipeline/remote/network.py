@@ -10,7 +10,7 @@ import re
 import socket
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,11 +78,7 @@ def _line(connection: socket.socket, peer: str, patience: float, rank: int) -> L
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     address = connection.getsockname()[0]
     control = SocketControl(connection, Mailbox(peer), patience)
-    return Line(
-        control=control,
-        transport=lambda: gloo_transport(ControlStore(control), rank, address),
-        turn=nullcontext(),
-    )
+    return Line(control=control, transport=lambda: gloo_transport(ControlStore(control), rank, address))
 
 
 @dataclass(kw_only=True)
