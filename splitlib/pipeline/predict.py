@@ -26,9 +26,8 @@ from itertools import pairwise
 from splitlib.config.choices import SCHEDULES
 from splitlib.errors import ConfigError
 from splitlib.pipeline.events import Operation, simulate
+from splitlib.pipeline.remote.link import Link
 from splitlib.timeline import CLIENT, COMPUTE, DECODE, ENCODE, SEND, SERVER, Span, with_waits
-
-MEGABIT = 1e6
 
 # What the two sides compute, as in their measured timelines, and the field of Work that says how long.
 PASSES = {
@@ -101,32 +100,6 @@ class Work:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LinkModel:
-    """A link of so many megabits (10^6 bits) a second in each direction; infinity costs no time."""
-
-    up_mbit: float
-    """Client to server."""
-    down_mbit: float
-    latency_ms: float = 0.0
-    """From the last byte leaving to its arrival, one way."""
-
-    def __post_init__(self) -> None:
-        if not (self.up_mbit > 0 and self.down_mbit > 0):
-            raise ConfigError(f"a link's rate must be above 0 Mbit/s, not {self.up_mbit:g} and {self.down_mbit:g}")
-        if not 0 <= self.latency_ms < math.inf:
-            raise ConfigError(f"a link's latency must be a number of ms from 0, not {self.latency_ms:g}")
-
-    @classmethod
-    def symmetric(cls, mbit: float, latency_ms: float = 0.0) -> LinkModel:
-        """Return the link with one rate for both directions."""
-        return cls(up_mbit=mbit, down_mbit=mbit, latency_ms=latency_ms)
-
-    def seconds(self, nbytes: float, *, from_client: bool) -> float:
-        """Return how long ``nbytes`` occupy their direction."""
-        return 8 * nbytes / (MEGABIT * (self.up_mbit if from_client else self.down_mbit))
-
-
-@dataclass(frozen=True, kw_only=True)
 class Prediction:
     """One simulated batch, from time 0."""
 
@@ -138,7 +111,7 @@ class Prediction:
     """Seconds that no schedule can beat: the busier side's computation, or the bytes of the busier direction."""
 
 
-def predict(work: Work, *, chunks: int, link: LinkModel, schedule: str = "1f1b") -> Prediction:
+def predict(work: Work, *, chunks: int, link: Link, schedule: str = "1f1b") -> Prediction:
     """Simulate one batch.
 
     Args:
@@ -153,7 +126,7 @@ def predict(work: Work, *, chunks: int, link: LinkModel, schedule: str = "1f1b")
     ...     head_forward=1, body_forward=2, tail_forward=1, tail_backward=1, body_backward=4, head_backward=2,
     ...     activation_1=Message(nbytes=10**6), activation_2=none, gradient_2=none, gradient_1=none,
     ... )
-    >>> predict(work, chunks=1, link=LinkModel.symmetric(8.0)).seconds
+    >>> predict(work, chunks=1, link=Link(rate_mbit=8)).seconds
     12.0
 
     Raises:
@@ -173,15 +146,15 @@ def predict(work: Work, *, chunks: int, link: LinkModel, schedule: str = "1f1b")
     )
 
 
-def ideal_seconds(work: Work, *, chunks: int, link: LinkModel) -> float:
+def ideal_seconds(work: Work, *, chunks: int, link: Link) -> float:
     """Return the busiest of: the client's computation, the server's, the bytes up, the bytes down; in seconds."""
     up = chunks * (work.activation_1.nbytes + work.gradient_2.nbytes)
     down = chunks * (work.activation_2.nbytes + work.gradient_1.nbytes)
     return max(
         work.client_compute(chunks),
         work.server_compute(chunks),
-        link.seconds(up, from_client=True),
-        link.seconds(down, from_client=False),
+        link.seconds(up),
+        link.seconds(down),
     )
 
 
@@ -189,7 +162,7 @@ def times_by_rate(
     works: Mapping[str, Work], *, chunks: int, rates: Sequence[float], latency_ms: float = 0.0, schedule: str = "1f1b"
 ) -> dict[str, list[float]]:
     """Return the seconds per batch of each of the ``works`` at each of the ``rates`` (Mbit/s, both directions)."""
-    links = [LinkModel.symmetric(rate, latency_ms) for rate in rates]
+    links = [Link(rate_mbit=rate, latency_ms=latency_ms) for rate in rates]
     return {
         name: [predict(work, chunks=chunks, link=link, schedule=schedule).seconds for link in links]
         for name, work in works.items()
@@ -205,7 +178,7 @@ def break_even(
     """
 
     def gain(rate: float) -> float:
-        link = LinkModel.symmetric(rate, latency_ms)
+        link = Link(rate_mbit=rate, latency_ms=latency_ms)
         times = (predict(each, chunks=chunks, link=link, schedule=schedule).seconds for each in (work, other))
         return next(times) - next(times)
 
@@ -231,7 +204,7 @@ def _bisect(gain: Callable[[float], float], low: float, high: float) -> float:
 class _Plan:
     """All operations of one batch, each after what it needs."""
 
-    def __init__(self, work: Work, chunks: int, link: LinkModel, schedule: str) -> None:
+    def __init__(self, work: Work, chunks: int, link: Link, schedule: str) -> None:
         self.work, self.chunks, self.link, self.schedule = work, chunks, link, schedule
         self.operations: list[Operation] = []
 
@@ -264,7 +237,7 @@ class _Plan:
         message: Message = getattr(self.work, what.replace(" ", "_"))
         rank = 0 if what.endswith("2") else 1
         encoded = self._add(side, ENCODE, what, j, message.encode, [made], rank=rank)
-        seconds = self.link.seconds(message.nbytes, from_client=side == CLIENT)
+        seconds = self.link.seconds(message.nbytes)
         sent = self._add(side, SEND, what, j, seconds, [encoded], rank=rank, nbytes=message.nbytes)
         sent.delay, sent.yields = self.link.latency_ms / 1e3, True
         return self._add(SERVER if side == CLIENT else CLIENT, DECODE, what, j, message.decode, [sent], rank=0)
