@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from splitlib.config import RunConfig
-from splitlib.pipeline.boundary import Traffic
+from splitlib.pipeline.boundary import Traffic, uncompressed_nbytes
 from splitlib.pipeline.channel import Channel, Coding
 from splitlib.pipeline.engine import Engine, Scale, Start, batch_loss
 from splitlib.pipeline.inprocess import shrinkage
@@ -234,7 +234,7 @@ class _ClientBatch:
     def head(self, i: int) -> None:
         """Run the head and send what it makes."""
         first, *beside = self.outputs[i] = self.engine.head(self.inputs[i], i)
-        uncompressed = round(first.numel() * first.element_size() * self.engine.shrinkage())
+        uncompressed = uncompressed_nbytes(first, self.engine.shrinkage())
         self.engine.endpoint.send(self.batch.frame(ACTIVATION_1, i, uncompressed), first, beside)
 
     def tail(self, i: int) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from splitlib.config import RunConfig, run_title
 from splitlib.errors import PeerError
 from splitlib.optimization import Updater
+from splitlib.pipeline.boundary import uncompressed_nbytes
 from splitlib.pipeline.channel import Coding
 from splitlib.pipeline.engine import Start
 from splitlib.pipeline.inprocess import check_precision, shrinkage
@@ -202,7 +203,7 @@ class _ServerBatch:
         wants = self.batch.training and self.session.returns[GRADIENT_1]
         x = self.received[i] = arrival.tensor.requires_grad_(wants)
         out = self.outputs[i] = self.session.body((x, *arrival.beside), i)[0]
-        uncompressed = round(out.numel() * out.element_size() * self.session.shrinkage())
+        uncompressed = uncompressed_nbytes(out, self.session.shrinkage())
         self.endpoint.send(self.batch.frame(ACTIVATION_2, i, uncompressed), out)
 
     def body_gradient(self, i: int) -> None:
