@@ -28,7 +28,7 @@ from splitlib.measuring.records import FROM_CLIENT
 from splitlib.measuring.stages import time_stages
 from splitlib.models.build import build_model
 from splitlib.optimization import make_optimizer
-from splitlib.pipeline.predict import LinkModel, Prediction, Work, predict
+from splitlib.pipeline.predict import Prediction, Work, predict
 from splitlib.pipeline.remote.launch import Dial, local_server
 from splitlib.pipeline.remote.link import Link
 from splitlib.timeline import CLIENT, DECODE, SEND, SERVER, Span
@@ -100,7 +100,7 @@ class Linked:
         What the server sends needs the first activations, and the client's last gradient follows the last of it.
         """
         first, last = self.work.activation_1.nbytes, self.work.gradient_1.nbytes
-        waits = LinkModel.symmetric(self.rate).seconds(min(first, last), from_client=True)
+        waits = Link(rate_mbit=self.rate).seconds(min(first, last))
         return self.expected.ideal + waits if self.link_bound else self.expected.ideal
 
     def cells(self) -> str:
@@ -171,7 +171,7 @@ def _linked(rate: int, schedule: str, name: str, config: RunConfig, work: Work, 
         codec=name,
         seconds=taken,
         goodput=[goodput(each, work, rate) for each in spans],
-        expected=predict(work, chunks=config.chunks, link=LinkModel.symmetric(rate), schedule=schedule),
+        expected=predict(work, chunks=config.chunks, link=Link(rate_mbit=rate), schedule=schedule),
         work=work,
     )
 

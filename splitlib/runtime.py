@@ -6,10 +6,11 @@ import datetime
 import importlib.metadata
 import os
 import platform
-import random
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -120,10 +121,23 @@ def timed(run: Callable[..., T], *arguments: Any) -> tuple[T, float]:
     return result, time.perf_counter() - start
 
 
-def seed_everything(seed: int) -> None:
-    """Seed Python's and torch's global generators (CPU and every GPU); the library draws from nothing else."""
-    random.seed(seed)
-    torch.manual_seed(seed)
+_turns: dict[torch.Generator, AbstractContextManager[object]] = {}
+os.register_at_fork(after_in_child=_turns.clear)  # a thread that has its turn is not there to end it
+
+
+@contextmanager
+def turn_to_draw(device: torch.device = torch.device("cpu")) -> Iterator[torch.Generator]:  # noqa: B008  # immutable
+    """Have the global generator of ``device`` to oneself for the block, to seed it and draw from it.
+
+    All threads of a process share it: both sides of a simulated run, a playground's training and what it measures
+    meanwhile. So whatever is random in the library is drawn in a turn that begins with a seed, and depends on nothing
+    else. Devices have turns of their own, since stages on different ones compute at once.
+    """
+    generator = torch.default_generator
+    if device.type == "cuda":
+        generator = torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
+    with _turns.setdefault(generator, threading.RLock()):
+        yield generator
 
 
 @cache

@@ -65,19 +65,19 @@ class Timeline:
         return sorted(taken, key=lambda span: span.start)
 
 
-def with_waits(spans: Iterable[Span], busy: Iterable[str] = (COMPUTE,)) -> list[Span]:
-    """Return ``spans`` by start, with a ``wait`` wherever a side does nothing of ``busy`` between first and last.
+def with_waits(spans: Iterable[Span]) -> list[Span]:
+    """Return ``spans`` by start, with a ``wait`` wherever a side does not compute between first and last.
 
     A wait is named after what it waits for; at a side's end, after what the other side still does.
     """
-    spans, busy = sorted(spans, key=lambda span: (span.start, span.end)), frozenset(busy)
-    waits = [wait for side in dict.fromkeys(span.side for span in spans) for wait in _gaps(spans, side, busy)]
+    spans = sorted(spans, key=lambda span: (span.start, span.end))
+    waits = [wait for side in dict.fromkeys(span.side for span in spans) for wait in _gaps(spans, side)]
     return sorted([*spans, *waits], key=lambda span: (span.start, span.end))
 
 
-def _gaps(spans: list[Span], side: str, busy: frozenset[str]) -> Iterator[Span]:
+def _gaps(spans: list[Span], side: str) -> Iterator[Span]:
     until, last = spans[0].start, max(spans, key=lambda span: span.end)
-    working = [span for span in spans if span.side == side and span.activity in busy]
+    working = [span for span in spans if span.side == side and span.activity == COMPUTE]
     for span in [*working, replace(last, start=last.end)]:
         if span.start > until:
             yield replace(span, side=side, activity=WAIT, start=until, end=span.start, nbytes=0)

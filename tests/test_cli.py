@@ -82,6 +82,7 @@ def test_a_client_is_one_of_two_machines_whatever_else_it_is_given():
         (["client", "--server", "nowhere"], ["nowhere:29511", "cannot be reached"]),
         (["client", "--server", ":80"], ["':80' is no address", "HOST:PORT"]),
         (["client", "--server", "127.0.0.1:²"], ["'127.0.0.1:²' is no address"]),
+        (["client", "--server", "fe80::1"], ["'fe80::1' is no address", "in brackets: [::1]:29511"]),
         (["client", "--server", "127.0.0.1:1", "--link", "50"], ["link '50' is none", "50Mbit"]),
         (["client"], ["--server"]),
         (["client", "--server", "127.0.0.1:1", "--secret-file", "/nowhere"], ["secret file /nowhere cannot be read"]),

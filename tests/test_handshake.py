@@ -2,20 +2,24 @@
 
 import contextlib
 import json
+import re
 import socket
 import struct
 import threading
 import time
 
 import pytest
+import torch
+from torch.distributed import HashStore
 
 from splitlib import experiment
 from splitlib.errors import ConfigError, PeerError
 from splitlib.pipeline.engine import Start
 from splitlib.pipeline.remote import handshake
 from splitlib.pipeline.remote.control import SocketControl, read_message, write_message
+from splitlib.pipeline.remote.launch import dial_under_torchrun, serve_under_torchrun
 from splitlib.pipeline.remote.mailbox import Mailbox
-from splitlib.pipeline.remote.network import Server, dial
+from splitlib.pipeline.remote.network import Server, dial, format_address, parse_address
 from tests.support import TINY
 
 CONFIG = TINY.replace(engine="two_machines", epochs=1, train_samples=32)
@@ -43,6 +47,15 @@ def says(log: list[str], words: str) -> bool:
     while words not in log[-1] and time.monotonic() < deadline:
         time.sleep(0.01)
     return words in log[-1]
+
+
+def has_ipv6() -> bool:
+    """Say whether this machine has an IPv6 loopback."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
 
 
 def run_on(server: Server, config=CONFIG, secret: bytes = b"word"):
@@ -186,6 +199,40 @@ def test_nobody_listening_is_one_line():
         dial(("127.0.0.1", port), b"word")
 
 
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("nowhere", ("nowhere", 29511)),
+        ("nowhere:1", ("nowhere", 1)),
+        ("[::1]", ("::1", 29511)),
+        ("[fe80::1%eth0]:65535", ("fe80::1%eth0", 65535)),
+    ],
+)
+def test_an_address_is_a_host_and_perhaps_a_port(text, address):
+    assert parse_address(text) == address
+    assert parse_address(format_address(*address)) == address
+
+
+@pytest.mark.parametrize(
+    "text", ["", ":80", "::1", "fe80::1", "::1:80", "[]", "[::1", "[::1]80", "[::1]:", "h:0", "h:65536"]
+)
+def test_what_is_no_address_is_named_with_what_would_be_one(text):
+    """``::1`` was read as port 1 of the host ``:``."""
+    with pytest.raises(
+        ConfigError, match=rf"server {re.escape(repr(text))} is no address; .* in brackets: \[::1\]:29511"
+    ):
+        parse_address(text)
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback")
+def test_a_run_over_ipv6():
+    with serving(bind="::1") as (server, log):
+        address = log[0].removeprefix("listening on ")
+        assert address == f"[::1]:{server.port}"
+        assert len(experiment.run(CONFIG, server=lambda: dial(parse_address(address), b"word")).history) == 1
+        assert log[1].startswith("[::1]:")
+
+
 def test_other_machines_need_a_secret():
     with pytest.raises(ConfigError, match=r"listening on 0\.0\.0\.0 needs a shared secret"):
         Server(bind="0.0.0.0", port=0, log=lambda line: None).run()
@@ -209,6 +256,24 @@ def test_secrets_come_from_a_file_or_the_environment(tmp_path, monkeypatch):
         handshake.read_secret(tmp_path / "empty")
     with pytest.raises(ConfigError, match="cannot be read"):
         handshake.read_secret(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("secret", ["two words", "  "])
+def test_torchruns_pair_meets_whatever_the_secret_is(secret, monkeypatch):
+    """With a space in it the client died of a ValueError; one of blanks alone is none, and the server makes its own."""
+    monkeypatch.setenv(handshake.SECRET, secret)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    store, ended = HashStore(), threading.Event()
+
+    def serve() -> None:
+        with pytest.raises(PeerError, match="it ended: only looking"):
+            serve_under_torchrun(store, hub=None, device=torch.device("cpu"))
+        ended.set()
+
+    threading.Thread(target=serve, daemon=True).start()
+    dial_under_torchrun(store).control.close("only looking")
+    assert ended.wait(30)
+    assert len(store.get("splitlib").split(b" ", 1)[1].strip()) >= len("two words")
 
 
 def test_the_secret_never_travels():
@@ -239,6 +304,22 @@ def test_a_client_that_leaves_before_the_first_tensor_leaves_the_server_for_the_
         line.control.close("changed its mind")
         assert says(log, "was lost at step 0: it ended: changed its mind"), log
         assert len(run_on(server).history) == 1
+
+
+def test_a_client_interrupted_while_the_server_builds_says_so(monkeypatch):
+    """Its control channel would otherwise go on beating for as long as the process lives, and the server wait."""
+    receive = SocketControl.receive
+
+    def interrupted(self, *kinds, timeout=None):
+        if "ready" in kinds:
+            raise KeyboardInterrupt
+        return receive(self, *kinds, timeout=timeout)
+
+    with serving() as (server, log):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(SocketControl, "receive", interrupted)
+            run_on(server)
+        assert says(log, "was lost at step 0: it ended: Ctrl-C"), log
 
 
 def test_an_impossible_hello_is_refused_and_the_next_client_served():

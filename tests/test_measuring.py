@@ -19,7 +19,7 @@ from splitlib.measuring import records as timings
 from splitlib.measuring import spans
 from splitlib.measuring.stage_records import kept_stage_work, read_stage_timing
 from splitlib.measuring.stages import _Sequential, codec_times, seconds_in_turn, stage_work
-from splitlib.pipeline.predict import LinkModel, predict
+from splitlib.pipeline.predict import predict
 from splitlib.pipeline.remote.link import Link
 from splitlib.pipeline.remote.simulated import SimulatedServer
 from splitlib.profiles import DOCUMENT_SETTINGS, get_profile
@@ -334,7 +334,7 @@ def test_stage_times_predict_a_batch():
     times = [getattr(work, f.name) for f in dataclasses.fields(work)]
     assert all(time > 0 for time in times if isinstance(time, float))
     assert work.server_optimizer + work.client_optimizer > 0
-    predicted = predict(work, chunks=2, link=LinkModel.symmetric(math.inf))
+    predicted = predict(work, chunks=2, link=Link())
     assert predicted.ideal <= predicted.seconds <= work.client_compute(2) + work.server_compute(2) + 1
 
 

@@ -11,7 +11,7 @@ from splitlib.errors import ConfigError
 from splitlib.models.mobilenet import mobilenet_v2_tiny
 from splitlib.models.roberta import roberta_tiny
 from splitlib.partition import split
-from splitlib.pipeline import Boundary, Traffic, build_pipeline
+from splitlib.pipeline import Boundary, Engine, Traffic, build_pipeline
 
 CPU = torch.device("cpu")
 
@@ -137,3 +137,8 @@ def test_as_many_devices_as_stages():
     codec = make_compressor("none")
     with pytest.raises(ConfigError, match="3 stages need 3 devices, not 1"):
         build_pipeline(stages.parts, devices=[CPU], chunks=1, activations=codec, gradients=codec)
+
+
+def test_an_engine_must_say_how_it_trains():
+    with pytest.raises(TypeError, match="abstract"):
+        Engine()

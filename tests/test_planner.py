@@ -1,6 +1,7 @@
 """The ranking is predict's own, on costs that can be checked by hand; a choice is a config that runs."""
 
 import itertools
+import json
 import math
 import random
 import shlex
@@ -9,9 +10,10 @@ from dataclasses import replace
 import pytest
 
 from splitlib import cli
+from splitlib.cli.plan import as_json
 from splitlib.config import RunConfig
 from splitlib.errors import ConfigError, RecordError
-from splitlib.pipeline.predict import LinkModel, Message, Work, predict
+from splitlib.pipeline.predict import Message, Work, predict
 from splitlib.pipeline.remote.link import Link
 from splitlib.planner import compressor_text, lower_bound, parse_compressor, plan
 from splitlib.planner.candidates import at_cuts, chosen_chunks
@@ -96,7 +98,7 @@ def test_one_time_by_hand(ask):
 
 
 @pytest.mark.parametrize("schedule", ["gpipe", "1f1b"])
-@pytest.mark.parametrize("link", [LinkModel.symmetric(1.0, 3.0), LinkModel(up_mbit=2.0, down_mbit=300.0)])
+@pytest.mark.parametrize("link", [Link(rate_mbit=1, latency_ms=3), Link()])
 def test_ranking_is_that_of_predict(ask, schedule, link):
     config = BASE.replace(engine="two_machines", schedule=schedule)
     everything = ask(config=config, link=link, keep=0)
@@ -122,9 +124,7 @@ def test_no_schedule_beats_the_bound():
         sent = ("activation_1", "activation_2", "gradient_1", "gradient_2")
         optimizers = {name: draw.random() for name in ("client_optimizer", "server_optimizer")}
         work = Work(**{name: draw.random() for name in passes}, **{name: message() for name in sent}, **optimizers)
-        link = LinkModel(
-            up_mbit=10 ** draw.uniform(0, 4), down_mbit=10 ** draw.uniform(0, 4), latency_ms=draw.random() * 99
-        )
+        link = Link(rate_mbit=10 ** draw.uniform(0, 4), latency_ms=draw.random() * 99)
         for schedule, chunks in itertools.product(("gpipe", "1f1b"), (1, 2, 1 + number % 8)):
             seconds = predict(work, chunks=chunks, link=link, schedule=schedule).seconds
             assert lower_bound(work, chunks, link) <= seconds * (1 + 1e-9)
@@ -179,7 +179,14 @@ def test_assumptions_are_one_line_each_and_name_what_was_measured(ask):
     for words in ("data by hand", "a sheet of paper", "50 Mbit/s", "10 ms", "Schedule gpipe", "Of 54 choices"):
         assert words in text
     assert "equally large" not in text
-    assert "without limit" in "\n".join(ask().assumptions)
+
+
+def test_a_link_without_limit_is_one_in_words_and_in_json(ask):
+    """Its rate is 0, as everywhere; JSON for other programs says null."""
+    found = ask(keep=1)
+    assert "The link is without limit, 0 ms" in "\n".join(found.assumptions)
+    values = json.loads(as_json(found, found.table()), parse_constant=pytest.fail)
+    assert values["link"] == {"rate_mbit": None, "latency_ms": 0.0}
 
 
 @pytest.mark.parametrize(
@@ -234,11 +241,6 @@ def test_no_gradient_crosses_to_layers_that_do_not_train(tmp_path):
     found = plan(BASE, cuts=["1,4", "2,4"], compressors=["none"], chunks=[1], measured=tmp_path / "frozen.json")
     sent = {choice.pair: (choice.work.gradient_1.nbytes, choice.uncompressed_bytes) for choice in found.choices}
     assert sent == {(1, 4): (0, 3 * CUT_BYTES), (2, 4): (CUT_BYTES, 4 * CUT_BYTES)}
-
-
-def test_a_link_of_two_rates_has_no_command(ask):
-    with pytest.raises(ConfigError, match="one rate for both directions, not 1 and 2"):
-        ask(link=LinkModel(up_mbit=1.0, down_mbit=2.0)).command()
 
 
 # --- Candidates ------------------------------------------------------------------------------------------------------

@@ -211,7 +211,7 @@ def test_a_compressor_pays_exactly_where_its_batch_is_shorter(bench):
     spans = outlook.pays(other, none, 10.0)
     assert spans and spans[0][0] == outlook.RATES[0], "at 1 Mbit/s five bits a value beat thirty-two"
     for rate in (2.0, 70.0, 900.0, 40_000.0):
-        link = outlook.LinkModel.symmetric(rate, 10.0)
+        link = outlook.Link(rate_mbit=rate, latency_ms=10.0)
         assert (other.seconds(link) < none.seconds(link)) == any(low < rate < high for low, high in spans)
 
 

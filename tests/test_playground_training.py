@@ -8,8 +8,8 @@ from splitlib.playground.bench import Bench
 from splitlib.playground.choice import Choice
 from splitlib.playground.lab import Playground
 from splitlib.playground.training import TrainingThread
-from splitlib.results import all_records, load_record
-from tests.support import TINY
+from splitlib.results import all_records, load_record, record_path
+from tests.support import TINY, trainer_of
 
 SMALL = Choice(profile="smoke", task="cola", compressor="uniform", options={"bits": 8}, epochs=2, batch_size=16)
 
@@ -71,6 +71,20 @@ def test_a_stopped_run_goes_on_to_the_same_bits():
     whole = splitlib.run(config, device="cpu", fresh=True)
     assert again.record is not None
     assert again.record.history == whole.history
+
+
+def test_what_is_measured_meanwhile_does_not_change_the_run():
+    """Moving a control measures in another thread, which drew from the generator that the run's dropout draws from."""
+    alone = splitlib.run(TINY, device="cpu")
+    thread = TrainingThread(lambda: None)
+    record_path(TINY).unlink()
+    thread.start(TINY, hub=None, device="cpu")
+    while thread.running:
+        trainer = trainer_of(TINY.replace(seed=1))
+        for inputs, labels in trainer.rest_of_epoch():
+            trainer.step(inputs, labels)
+    assert thread.record is not None
+    assert thread.record.history == alone.history
 
 
 def test_a_stopped_run_goes_on_when_it_is_started_again():

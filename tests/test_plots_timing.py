@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from splitlib import plots
-from splitlib.pipeline.predict import LinkModel, Message, Work, break_even, predict, times_by_rate
+from splitlib.pipeline.predict import Message, Work, break_even, predict, times_by_rate
+from splitlib.pipeline.remote.link import Link
 from splitlib.plots import timing as plots_timing
 
 RAW = Message(nbytes=10**6)
@@ -36,7 +37,7 @@ def bars(ax, lane):
 
 
 def test_gantt_puts_each_span_in_its_line_at_its_time(ax):
-    found = predict(WORK, chunks=2, link=LinkModel.symmetric(100), schedule="gpipe")
+    found = predict(WORK, chunks=2, link=Link(rate_mbit=100), schedule="gpipe")
     later = [replace(span, start=span.start + 100, end=span.end + 100) for span in found.spans]
     plots_timing.gantt(ax, later, kind="predicted")
     sent = [s for s in found.spans if s.side == "server" and s.activity == "send"]
@@ -47,7 +48,7 @@ def test_gantt_puts_each_span_in_its_line_at_its_time(ax):
 
 
 def test_gantt_keys_what_it_shows_and_no_more(ax):
-    found = predict(WORK, chunks=1, link=LinkModel.symmetric(100))
+    found = predict(WORK, chunks=1, link=Link(rate_mbit=100))
     plots_timing.gantt(ax, [s for s in found.spans if s.activity == "send"], kind="simulated")
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["forward", "backward"]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["client send", "server send"]
@@ -55,7 +56,7 @@ def test_gantt_keys_what_it_shows_and_no_more(ax):
 
 @pytest.mark.parametrize(("share", "has_key"), [(0.0005, False), (0.005, True)])
 def test_gantt_has_no_key_for_what_is_too_thin_to_see(ax, share, has_key):
-    found = predict(WORK, chunks=1, link=LinkModel.symmetric(100))
+    found = predict(WORK, chunks=1, link=Link(rate_mbit=100))
     kept = [span for span in found.spans if span.what != plots_timing.OPTIMIZER]
     step = replace(kept[-1], what=plots_timing.OPTIMIZER, start=found.seconds * (1 - share), end=found.seconds)
     plots_timing.gantt(ax, [*kept, step], kind="predicted")
@@ -69,7 +70,7 @@ def test_crossings_lie_on_both_lines(ax):
     plots_timing.time_by_rate(ax, times, crossings={"8 bits": crossings}, kind="predicted")
     assert len(crossings) == 1
     (circle,) = [line for line in ax.lines if len(line.get_xdata()) == 1]
-    link = LinkModel.symmetric(crossings[0])
+    link = Link(rate_mbit=crossings[0])
     for work in (WORK, CODED):
         seconds = predict(work, chunks=2, link=link).seconds
         assert circle.get_ydata()[0] == pytest.approx(1e3 * seconds, rel=0.1)

@@ -1,9 +1,16 @@
 """A stage draws the same random numbers whatever ran before it."""
 
+import threading
+
 import pytest
 import torch
+from torch.utils.data import DataLoader, Dataset
 
+from splitlib.data.batches import _Reseeded
+from splitlib.pipeline.parts import make_parts
 from splitlib.pipeline.stage import Clock, Stage, stage_seed
+from splitlib.runtime import turn_to_draw
+from tests.support import TINY
 
 CPU = torch.device("cpu")
 ONES = (torch.ones(64),)
@@ -18,6 +25,11 @@ class _Dropped(torch.nn.Module):
         return (torch.nn.functional.dropout(values[0], 0.5, self.training),)
 
 
+class _Noise(Dataset):
+    def __getitem__(self, index):
+        return (torch.rand(50_000),), 0
+
+
 def test_dropout_depends_on_step_stage_and_micro_batch_and_on_nothing_drawn_before():
     clock = Clock(seed=3)
     stage = dropout_stage(clock)
@@ -29,6 +41,67 @@ def test_dropout_depends_on_step_stage_and_micro_batch_and_on_nothing_drawn_befo
     assert not torch.equal(stage(ONES, 0)[0], first)
     assert not torch.equal(dropout_stage(Clock(seed=3), index=1)(ONES, 0)[0], first)
     assert not torch.equal(dropout_stage(Clock(seed=4))(ONES, 0)[0], first)
+
+
+def draw(count: int, seed: int) -> list[torch.Tensor]:
+    """What a stage draws for each of so many micro-batches."""
+    stage = dropout_stage(Clock(seed=seed))
+    return [stage((torch.ones(50_000),), i)[0] for i in range(count)]
+
+
+def load(count: int, seed: int) -> list[torch.Tensor]:
+    """So many samples, each augmented with numbers drawn from its seed."""
+    samples = _Reseeded(_Noise())
+    return [samples[i, stage_seed(seed, i)][0][0] for i in range(count)]
+
+
+def build(count: int, seed: int) -> list[torch.Tensor]:
+    """So many models' weights."""
+    parts = [make_parts(TINY.replace(seed=seed + i), 2, None) for i in range(count)]
+    return [torch.cat([p.detach().flatten() for part in each for p in part.parameters()]) for each in parts]
+
+
+@pytest.mark.parametrize("beside", [draw, load, build])
+@pytest.mark.parametrize("work", [draw, load, build])
+def test_threads_draw_what_they_draw_alone(work, beside):
+    """A playground measures while it trains, and both drew from one generator: each seeded it under the other."""
+    counts = {draw: 100, load: 100, build: 4}
+    alone = work(counts[work], 1)
+    stop, started = threading.Event(), threading.Event()
+
+    def disturb() -> None:
+        while not stop.is_set():
+            beside(1, 2)
+            started.set()
+
+    other = threading.Thread(target=disturb)
+    other.start()
+    try:
+        assert started.wait(30)
+        drawn = work(counts[work], 1)
+    finally:
+        stop.set()
+        other.join()
+    assert all(map(torch.equal, drawn, alone))
+
+
+def test_a_worker_forked_while_another_thread_draws_can_draw():
+    """The fork has no such thread, so nobody in it would ever let go of the generator."""
+    drawing, enough = threading.Event(), threading.Event()
+
+    def draw_slowly() -> None:
+        with turn_to_draw(CPU):
+            drawing.set()
+            enough.wait(30)
+
+    other = threading.Thread(target=draw_slowly)
+    other.start()
+    assert drawing.wait(30)
+    loader = DataLoader(_Reseeded(_Noise()), sampler=[(0, 0)], num_workers=1, timeout=30, generator=torch.Generator())
+    assert len(list(loader)) == 1
+    assert not enough.is_set() and other.is_alive()
+    enough.set()
+    other.join()
 
 
 def test_evaluation_leaves_the_generator_alone():

@@ -18,7 +18,7 @@ from splitlib.partition import split
 from splitlib.pipeline import build_pipeline
 from splitlib.progress import Progress
 from splitlib.results import load_record, record_path
-from splitlib.runtime import checkpoints_dir, seed_everything
+from splitlib.runtime import checkpoints_dir
 from splitlib.training import Trainer, evaluate
 from tests.support import TINY, trainer_of
 
@@ -313,7 +313,7 @@ def test_fp16_scales_the_loss():
 def test_evaluation_agrees_with_scikit_learn_on_known_predictions():
     config = TINY.replace(partition="none", chunks=1)
     data = load_task(config)
-    seed_everything(0)
+    torch.manual_seed(0)
     model = build_model(config, num_labels=2)
     model.classifier.out_proj.weight.data.zero_()
     model.classifier.out_proj.bias.data = torch.tensor([0.0, 1.0])  # always class 1

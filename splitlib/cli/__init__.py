@@ -23,8 +23,8 @@ from splitlib.pipeline.remote.handshake import SECRET, read_secret
 from splitlib.pipeline.remote.launch import (
     dial_under_torchrun,
     end_with_parent,
+    join_torchrun,
     serve_under_torchrun,
-    torchrun_rank,
 )
 from splitlib.pipeline.remote.link import Link
 from splitlib.pipeline.remote.network import DEFAULT_PORT, Server, dial, parse_address
@@ -207,7 +207,7 @@ def _server(options: argparse.Namespace) -> None:
 
 
 def _pair(options: argparse.Namespace) -> None:
-    rank, meet = torchrun_rank()
+    rank, meet = join_torchrun()
     if rank == 0:
         serve_under_torchrun(meet, hub=options.hub, device=pick_device(options.device))
     else:

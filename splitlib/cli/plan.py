@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +151,7 @@ def _rounded(values: pd.Series, digits: int = 3) -> list[str]:
 def as_json(found: Plan, table: pd.DataFrame) -> str:
     """Return a plan for other programs."""
     link: dict[str, Any] = {
-        "rate_mbit": None if math.isinf(found.link.up_mbit) else found.link.up_mbit,
+        "rate_mbit": found.link.rate_mbit or None,
         "latency_ms": found.link.latency_ms,
     }
     values = {

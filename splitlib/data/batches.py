@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from splitlib.data.loading import Sample, TaskData, check_batch_size
 from splitlib.data.order import epoch_order, mix
+from splitlib.runtime import turn_to_draw
 
 Batch = tuple[tuple[Tensor, ...], Tensor]
 
@@ -88,7 +89,6 @@ class _Reseeded(Dataset[Sample]):
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         index, seed = key
-        with torch.random.fork_rng(devices=[]):
-            # torch.manual_seed would reseed every GPU as well, which fork_rng does not put back here.
-            torch.default_generator.manual_seed(seed)
+        with turn_to_draw() as generator, torch.random.fork_rng(devices=[]):
+            generator.manual_seed(seed)
             return self.samples[index]

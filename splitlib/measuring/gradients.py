@@ -16,7 +16,7 @@ from splitlib.data import load_task, train_batches
 from splitlib.models import build_model
 from splitlib.partition import split
 from splitlib.pipeline import build_pipeline
-from splitlib.runtime import seed_everything
+from splitlib.runtime import turn_to_draw
 
 TOLERANCE = 1e-4  # of the whole gradient's length: float32 sums in another order stay far below
 
@@ -51,8 +51,9 @@ def compare_gradients(
         SplitlibError: data or weights are missing, or devices and stages differ in number.
     """
     data = load_task(config, hub=hub, device=devices[0])
-    seed_everything(config.seed)
-    model = _without_dropout(build_model(config, num_labels=data.num_labels, hub=hub)).train()
+    with turn_to_draw() as generator:
+        generator.manual_seed(config.seed)
+        model = _without_dropout(build_model(config, num_labels=data.num_labels, hub=hub)).train()
     inputs, labels = next(iter(train_batches(data, batch_size=config.batch_size, seed=config.seed, epoch=0)))
     parts = split(copy.deepcopy(model), str(config.partition)).parts
     codec = make_compressor("none")

@@ -38,6 +38,11 @@ class Traffic:
         return self.sent_bytes / self.uncompressed_bytes if self.uncompressed_bytes else 1.0
 
 
+def uncompressed_nbytes(x: Tensor, shrinkage: float) -> int:
+    """Return the bytes that ``x`` would have had before layers inserted in front of it made it so much smaller."""
+    return round(x.numel() * x.element_size() * shrinkage)
+
+
 class _Cross(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, boundary: Boundary, place: Place) -> Tensor:
@@ -83,7 +88,7 @@ class Boundary(nn.Module):
 
     def uncompressed(self, x: Tensor) -> int:
         """Return the bytes that would cross instead of ``x`` if nothing compressed it, inserted layers included."""
-        return round(x.numel() * x.element_size() * self.shrinkage())
+        return uncompressed_nbytes(x, self.shrinkage())
 
     def forward(self, values: tuple[Tensor, ...], step: int = 0, micro_batch: int = 0) -> tuple[Tensor, ...]:
         """Return the tensors as the receiving stage sees them; shapes and dtypes stay."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -37,7 +37,7 @@ class Start:
         return {**{f.name: getattr(self, f.name) for f in fields(self)}, "config": self.config.to_dict()}
 
 
-class Engine(nn.Module):
+class Engine(nn.Module, ABC):
     """Runs batches through the stages. Its parameters are those that this process updates; the owner steps them.
 
     Called, it maps a batch's inputs to logits [B, classes]; compression stays on in evaluation.

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitlib.errors import ConfigError
-from splitlib.pipeline.predict import MEGABIT, Message, Work
+from splitlib.pipeline.predict import Message, Work
 from splitlib.timeline import CLIENT, COMPUTE, DECODE, ENCODE, SEND, SERVER
 
 Seconds = NDArray[np.float64]
@@ -47,7 +47,7 @@ def gpipe_seconds(work: Work, *, chunks: int, mbit: Seconds, latency_ms: float =
 
     def cross(sender: str, receiver: str, message: Message) -> Iterator[_Station]:
         yield _Station((sender, ENCODE), message.encode)
-        yield _Station((sender, SEND), 8 * message.nbytes / (MEGABIT * mbit), latency_ms / 1e3)
+        yield _Station((sender, SEND), 8 * message.nbytes / (1e6 * mbit), latency_ms / 1e3)
         yield _Station((receiver, DECODE), message.decode)
 
     free: defaultdict[tuple[str, str], Seconds] = defaultdict(lambda: np.zeros_like(mbit))

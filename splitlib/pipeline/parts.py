@@ -12,7 +12,7 @@ from splitlib.config import DEFAULT_MAX_LENGTH, RunConfig
 from splitlib.models import build_model
 from splitlib.models.inserted import Insert, make_insert
 from splitlib.partition import split
-from splitlib.runtime import seed_everything
+from splitlib.runtime import turn_to_draw
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +48,12 @@ def make_parts(config: RunConfig, num_labels: int, hub: Path | None) -> tuple[nn
         SplitlibError: a setting is impossible, or weights are missing.
     """
     insert = configured_insert(config)
-    seed_everything(config.seed)
-    model = build_model(config, num_labels=num_labels, hub=hub)
     length = config.max_length or DEFAULT_MAX_LENGTH
     stages, at = config.stages, config.cut_positions
-    return split(model, str(config.partition), insert=insert, max_length=length, stages=stages, at=at).parts
+    with turn_to_draw() as generator:
+        generator.manual_seed(config.seed)
+        model = build_model(config, num_labels=num_labels, hub=hub)
+        return split(model, str(config.partition), insert=insert, max_length=length, stages=stages, at=at).parts
 
 
 def trains(*parts: nn.Module) -> bool:

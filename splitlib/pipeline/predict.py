@@ -9,8 +9,8 @@ interrupted: what crosses cut 2 goes before what crosses cut 1, since it brings 
     server                     body forward                        body backward   optimizer
 
 What it assumes: micro-batches of equal size; full duplex, in each direction one message after the other; encoding and
-decoding in threads beside the computation (or, on request, in its thread); no other use of the cores, so it does not
-describe both sides sharing one machine that is too small for them.
+decoding in threads beside the computation; no other use of the cores, so it does not describe both sides sharing one
+machine that is too small for them.
 
 Each worker starts whatever is ready, so a schedule that ranks by what has arrived can have Graham's anomalies (1969): a
 slightly faster link may reorder the work and cost a little. ``gpipe`` has one order and none of them.
@@ -26,9 +26,8 @@ from itertools import pairwise
 from splitlib.config.choices import SCHEDULES
 from splitlib.errors import ConfigError
 from splitlib.pipeline.events import Operation, simulate
+from splitlib.pipeline.remote.link import Link
 from splitlib.timeline import CLIENT, COMPUTE, DECODE, ENCODE, SEND, SERVER, Span, with_waits
-
-MEGABIT = 1e6
 
 # What the two sides compute, as in their measured timelines, and the field of Work that says how long.
 PASSES = {
@@ -101,32 +100,6 @@ class Work:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LinkModel:
-    """A link of so many megabits (10^6 bits) a second in each direction; infinity costs no time."""
-
-    up_mbit: float
-    """Client to server."""
-    down_mbit: float
-    latency_ms: float = 0.0
-    """From the last byte leaving to its arrival, one way."""
-
-    def __post_init__(self) -> None:
-        if not (self.up_mbit > 0 and self.down_mbit > 0):
-            raise ConfigError(f"a link's rate must be above 0 Mbit/s, not {self.up_mbit:g} and {self.down_mbit:g}")
-        if not 0 <= self.latency_ms < math.inf:
-            raise ConfigError(f"a link's latency must be a number of ms from 0, not {self.latency_ms:g}")
-
-    @classmethod
-    def symmetric(cls, mbit: float, latency_ms: float = 0.0) -> LinkModel:
-        """Return the link with one rate for both directions."""
-        return cls(up_mbit=mbit, down_mbit=mbit, latency_ms=latency_ms)
-
-    def seconds(self, nbytes: float, *, from_client: bool) -> float:
-        """Return how long ``nbytes`` occupy their direction."""
-        return 8 * nbytes / (MEGABIT * (self.up_mbit if from_client else self.down_mbit))
-
-
-@dataclass(frozen=True, kw_only=True)
 class Prediction:
     """One simulated batch, from time 0."""
 
@@ -138,9 +111,7 @@ class Prediction:
     """Seconds that no schedule can beat: the busier side's computation, or the bytes of the busier direction."""
 
 
-def predict(
-    work: Work, *, chunks: int, link: LinkModel, schedule: str = "1f1b", codecs_beside_compute: bool = True
-) -> Prediction:
+def predict(work: Work, *, chunks: int, link: Link, schedule: str = "1f1b") -> Prediction:
     """Simulate one batch.
 
     Args:
@@ -149,14 +120,13 @@ def predict(
         link: between client and server.
         schedule: ``gpipe``: all forward passes, micro-batch 0 first, then all backward passes, the last one first.
             ``1f1b``: a micro-batch's backward pass as soon as its logits are there, always micro-batch 0 first.
-        codecs_beside_compute: encoding and decoding have workers of their own; else they take turns with the passes.
 
     >>> none = Message(nbytes=0)
     >>> work = Work(
     ...     head_forward=1, body_forward=2, tail_forward=1, tail_backward=1, body_backward=4, head_backward=2,
     ...     activation_1=Message(nbytes=10**6), activation_2=none, gradient_2=none, gradient_1=none,
     ... )
-    >>> predict(work, chunks=1, link=LinkModel.symmetric(8.0)).seconds
+    >>> predict(work, chunks=1, link=Link(rate_mbit=8)).seconds
     12.0
 
     Raises:
@@ -166,26 +136,25 @@ def predict(
         raise ConfigError(f"unknown schedule {schedule!r}; choose from {', '.join(SCHEDULES)}")
     if chunks < 1:
         raise ConfigError(f"chunks must be at least 1, not {chunks}")
-    plan = _Plan(work, chunks, link, schedule, codecs_beside_compute)
+    plan = _Plan(work, chunks, link, schedule)
     plan.build()
     spans = [span for span in simulate(plan.operations) if span.end > span.start or span.activity == SEND]
-    busy = (COMPUTE,) if codecs_beside_compute else (COMPUTE, ENCODE, DECODE)
     return Prediction(
-        spans=tuple(with_waits(spans, busy)),
+        spans=tuple(with_waits(spans)),
         seconds=max(span.end for span in spans),
         ideal=ideal_seconds(work, chunks=chunks, link=link),
     )
 
 
-def ideal_seconds(work: Work, *, chunks: int, link: LinkModel) -> float:
+def ideal_seconds(work: Work, *, chunks: int, link: Link) -> float:
     """Return the busiest of: the client's computation, the server's, the bytes up, the bytes down; in seconds."""
     up = chunks * (work.activation_1.nbytes + work.gradient_2.nbytes)
     down = chunks * (work.activation_2.nbytes + work.gradient_1.nbytes)
     return max(
         work.client_compute(chunks),
         work.server_compute(chunks),
-        link.seconds(up, from_client=True),
-        link.seconds(down, from_client=False),
+        link.seconds(up),
+        link.seconds(down),
     )
 
 
@@ -193,7 +162,7 @@ def times_by_rate(
     works: Mapping[str, Work], *, chunks: int, rates: Sequence[float], latency_ms: float = 0.0, schedule: str = "1f1b"
 ) -> dict[str, list[float]]:
     """Return the seconds per batch of each of the ``works`` at each of the ``rates`` (Mbit/s, both directions)."""
-    links = [LinkModel.symmetric(rate, latency_ms) for rate in rates]
+    links = [Link(rate_mbit=rate, latency_ms=latency_ms) for rate in rates]
     return {
         name: [predict(work, chunks=chunks, link=link, schedule=schedule).seconds for link in links]
         for name, work in works.items()
@@ -209,7 +178,7 @@ def break_even(
     """
 
     def gain(rate: float) -> float:
-        link = LinkModel.symmetric(rate, latency_ms)
+        link = Link(rate_mbit=rate, latency_ms=latency_ms)
         times = (predict(each, chunks=chunks, link=link, schedule=schedule).seconds for each in (work, other))
         return next(times) - next(times)
 
@@ -235,8 +204,8 @@ def _bisect(gain: Callable[[float], float], low: float, high: float) -> float:
 class _Plan:
     """All operations of one batch, each after what it needs."""
 
-    def __init__(self, work: Work, chunks: int, link: LinkModel, schedule: str, beside: bool) -> None:
-        self.work, self.chunks, self.link, self.schedule, self.beside = work, chunks, link, schedule, beside
+    def __init__(self, work: Work, chunks: int, link: Link, schedule: str) -> None:
+        self.work, self.chunks, self.link, self.schedule = work, chunks, link, schedule
         self.operations: list[Operation] = []
 
     def build(self) -> None:
@@ -268,7 +237,7 @@ class _Plan:
         message: Message = getattr(self.work, what.replace(" ", "_"))
         rank = 0 if what.endswith("2") else 1
         encoded = self._add(side, ENCODE, what, j, message.encode, [made], rank=rank)
-        seconds = self.link.seconds(message.nbytes, from_client=side == CLIENT)
+        seconds = self.link.seconds(message.nbytes)
         sent = self._add(side, SEND, what, j, seconds, [encoded], rank=rank, nbytes=message.nbytes)
         sent.delay, sent.yields = self.link.latency_ms / 1e3, True
         return self._add(SERVER if side == CLIENT else CLIENT, DECODE, what, j, message.decode, [sent], rank=0)
@@ -280,9 +249,6 @@ class _Plan:
         reverse = self.schedule == "gpipe" and "gradient" in what
         # What has arrived is decoded in the order of arrival.
         position = 0 if activity == DECODE else self.chunks - 1 - j if reverse else j
-        worker = activity if self.beside or activity == SEND else COMPUTE
-        if worker != activity:
-            rank -= len(_RANKS[self.schedule])  # the other side waits for it: before any pass
         span = Span(side=side, activity=activity, what=what, micro_batch=j, start=0.0, end=0.0, nbytes=nbytes)
-        self.operations.append(Operation(span, (side, worker), seconds, (rank, position), after))
+        self.operations.append(Operation(span, (side, activity), seconds, (rank, position), after))
         return self.operations[-1]

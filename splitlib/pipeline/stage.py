@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from splitlib.runtime import turn_to_draw
+
 Values = tuple[Tensor, ...]
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -36,8 +38,13 @@ class Stage(nn.Module):
 
     def forward(self, values: Values, micro_batch: int) -> Values:
         """Return what the stage makes of its ``micro_batch``-th part of the batch."""
-        if self.training:
-            seed_device(self.device, stage_seed(self.clock.seed, self.clock.step, self.index, micro_batch))
+        if not self.training:
+            return self._compute(values)
+        with turn_to_draw(self.device) as generator:
+            generator.manual_seed(stage_seed(self.clock.seed, self.clock.step, self.index, micro_batch))
+            return self._compute(values)
+
+    def _compute(self, values: Values) -> Values:
         with self._autocast():
             return self.layers(values)
 
@@ -45,15 +52,6 @@ class Stage(nn.Module):
         """Return autocast as a stage enters it itself: torchgpipe's threads do not inherit it."""
         dtype = PRECISIONS.get(self.precision)
         return torch.autocast(self.device.type, dtype=dtype) if dtype else nullcontext()
-
-
-def seed_device(device: torch.device, seed: int) -> None:
-    """Seed the generator of ``device`` alone: a stage on another device may be drawing from its own at this moment."""
-    if device.type == "cuda":
-        index = torch.cuda.current_device() if device.index is None else device.index
-        torch.cuda.default_generators[index].manual_seed(seed)
-    else:
-        torch.default_generator.manual_seed(seed)
 
 
 def stage_seed(*numbers: int) -> int:

@@ -8,7 +8,7 @@
 from splitlib.planner.candidates import DEFAULT_CHUNKS, DEFAULT_COMPRESSORS, compressor_text, parse_compressor
 from splitlib.planner.choices import Choice, lower_bound
 from splitlib.planner.costs import Costs, costs_path, recorded_costs
-from splitlib.planner.planning import Plan, as_link, as_link_model, plan
+from splitlib.planner.planning import Plan, plan
 
 __all__ = [
     "DEFAULT_CHUNKS",
@@ -16,8 +16,6 @@ __all__ = [
     "Choice",
     "Costs",
     "Plan",
-    "as_link",
-    "as_link_model",
     "compressor_text",
     "costs_path",
     "lower_bound",

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from splitlib.config import RunConfig
-from splitlib.pipeline.predict import LinkModel
+from splitlib.pipeline.remote.link import Link
 from splitlib.planner.choices import Side
 
 
 def assumptions(
     config: RunConfig,
-    link: LinkModel,
+    link: Link,
     client: Side,
     server: Side,
     sizes: Mapping[int, int],
@@ -47,8 +46,7 @@ def assumptions(
         f"A part takes as long as its layers, each timed alone in one process: medians of {repeats} micro-batches; an "
         "optimizer's step is shared out by parameters."
     )
-    rates = {link.up_mbit, link.down_mbit}
-    rate = "without limit" if rates == {math.inf} else " up, ".join(f"{each:g} Mbit/s" for each in sorted(rates))
+    rate = f"{link.rate_mbit:g} Mbit/s" if link.rate_mbit else "without limit"
     yield (
         f"The link is {rate}, {link.latency_ms:g} ms, full duplex, and carries one message after the other in each "
         "direction; nothing else is on it."

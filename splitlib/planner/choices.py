@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
 from splitlib.config import RunConfig
-from splitlib.pipeline.predict import LinkModel, Message, Prediction, Work, predict
+from splitlib.pipeline.predict import Message, Prediction, Work, predict
+from splitlib.pipeline.remote.link import Link
 from splitlib.planner.candidates import Compressors, Pair, parse_compressor
 from splitlib.planner.costs import ACTIVATION, GRADIENT, CodecCost, Costs, codec_key
 
@@ -69,7 +70,7 @@ class Choice:
         cuts = ",".join(map(str, self.pair)) if self.partition == "custom" else self.partition
         return f"{cuts}, {self.compressor}, {self.chunks} micro-batch{'es' if self.chunks > 1 else ''}"
 
-    def predict(self, link: LinkModel) -> Prediction:
+    def predict(self, link: Link) -> Prediction:
         """Return the batch simulated on ``link``, with what each side does when."""
         return predict(self.work, chunks=self.chunks, link=link, schedule=self.base.schedule)
 
@@ -143,7 +144,7 @@ class Costing:
         return chunks * sum(nbytes[cut - 1] * (2 if trained[cut] else 1) for cut in pair)
 
 
-def lower_bound(work: Work, chunks: int, link: LinkModel) -> float:
+def lower_bound(work: Work, chunks: int, link: Link) -> float:
     """Return seconds that no schedule beats, without simulating one.
 
     For each side and each direction of the link: all its work, what must come before the first of it, and what must
@@ -153,25 +154,22 @@ def lower_bound(work: Work, chunks: int, link: LinkModel) -> float:
     latency = link.latency_ms / 1e3
     up1, down2 = work.activation_1, work.activation_2
     up2, down1 = work.gradient_2, work.gradient_1
-    up, down = (
-        (lambda m: link.seconds(m.nbytes, from_client=True)),
-        (lambda m: link.seconds(m.nbytes, from_client=False)),
-    )
-    to_body = work.head_forward + _crossing(up1, up, latency)
-    to_tail = to_body + work.body_forward + _crossing(down2, down, latency)
-    from_body = _crossing(down1, down, latency) + work.head_backward + work.client_optimizer
-    to_end = _crossing(up2, up, latency) + work.body_backward
+    send_up1, send_up2, send_down1, send_down2 = (link.seconds(each.nbytes) for each in (up1, up2, down1, down2))
+    to_body = work.head_forward + _crossing(up1, link)
+    to_tail = to_body + work.body_forward + _crossing(down2, link)
+    from_body = _crossing(down1, link) + work.head_backward + work.client_optimizer
+    to_end = _crossing(up2, link) + work.body_backward
     from_tail, last = to_end + from_body, max(from_body, work.server_optimizer)
     server = chunks * (work.body_forward + work.body_backward)
     return max(
         to_tail + work.tail_forward + work.tail_backward + to_end + last,
         to_body + server + last,
         work.client_compute(chunks),
-        work.head_forward + up1.encode + chunks * (up(up1) + up(up2)) + from_tail - up2.encode - up(up2),
-        to_tail - down2.decode - latency - down(down2) + chunks * (down(down2) + down(down1))
+        work.head_forward + up1.encode + chunks * (send_up1 + send_up2) + from_tail - up2.encode - send_up2,
+        to_tail - down2.decode - latency - send_down2 + chunks * (send_down2 + send_down1)
         + latency + down1.decode + work.head_backward + work.client_optimizer,
     )  # fmt: skip
 
 
-def _crossing(message: Message, seconds: Callable[[Message], float], latency: float) -> float:
-    return message.encode + seconds(message) + latency + message.decode
+def _crossing(message: Message, link: Link) -> float:
+    return message.encode + link.seconds(message.nbytes) + link.latency_ms / 1e3 + message.decode

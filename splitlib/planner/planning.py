@@ -15,7 +15,6 @@ import torch
 from splitlib.command import command_line
 from splitlib.config import TWO_SIDED, RunConfig
 from splitlib.errors import ConfigError
-from splitlib.pipeline.predict import LinkModel
 from splitlib.pipeline.remote.link import Link
 from splitlib.planner.assumptions import assumptions
 from splitlib.planner.bench import REPEATS, Wanted, measured_costs
@@ -32,7 +31,7 @@ class Plan:
     """Choices for one link, the fastest first, and what the ranking takes for granted."""
 
     choices: tuple[Choice, ...]
-    link: LinkModel
+    link: Link
     assumptions: list[str]
     compared: int
     """How many choices there were."""
@@ -69,13 +68,13 @@ class Plan:
     def command(self, choice: Choice | None = None) -> str:
         """Return the command that trains a choice (the best one) over this link."""
         config = (choice or self.best).config
-        return command_line(config, link=as_link(self.link) if config.engine == "two_machines" else None)
+        return command_line(config, link=self.link if config.engine == "two_machines" else None)
 
 
 def plan(
     config: RunConfig,
     *,
-    link: LinkModel | Link | None = None,
+    link: Link = Link(),  # noqa: B008  # frozen
     cuts: str | Sequence[str | Pair] = ALL,
     compressors: Sequence[str] | None = None,
     chunks: Sequence[int] | None = None,
@@ -115,7 +114,7 @@ def plan(
     Raises:
         SplitlibError: a setting is impossible, nothing is left to choose from, or data or weights are missing.
     """
-    base, model = _two_sided(config), as_link_model(link)
+    base = _two_sided(config)
     sizes, codecs = chosen_chunks(base, chunks), chosen_compressors(base, compressors)
     speeds = {"client_speed": client_speed, "server_speed": server_speed}
     _check(speeds, keep=keep, repeats=repeats, max_error=max_error, max_client_share=max_client_share)
@@ -139,32 +138,15 @@ def plan(
         for number, size in sizes.items()
     ]
     allowed = _allowed(choices, max_error, max_client_share)
-    ranked = sorted(_fastest(allowed, model, keep), key=lambda choice: choice.seconds)
+    ranked = sorted(_fastest(allowed, link, keep), key=lambda choice: choice.seconds)
     return Plan(
         choices=tuple(ranked),
-        link=model,
-        assumptions=list(assumptions(base, model, client, server, sizes, len(allowed), len(ranked), measured)),
+        link=link,
+        assumptions=list(assumptions(base, link, client, server, sizes, len(allowed), len(ranked), measured)),
         compared=len(allowed),
         client=client.costs,
         server=server.costs,
     )
-
-
-def as_link_model(link: LinkModel | Link | None) -> LinkModel:
-    """Return a link as the prediction takes it; a rate of 0 and no link mean one that costs no time."""
-    if isinstance(link, LinkModel):
-        return link
-    link = link or Link()
-    return LinkModel.symmetric(link.rate_mbit or math.inf, link.latency_ms)
-
-
-def as_link(link: LinkModel) -> Link:
-    """Return a link as the engines shape it; ConfigError if its directions differ, which they cannot do."""
-    if link.up_mbit != link.down_mbit:
-        raise ConfigError(
-            f"a run's link has one rate for both directions, not {link.up_mbit:g} and {link.down_mbit:g} Mbit/s"
-        )
-    return Link(rate_mbit=0.0 if math.isinf(link.up_mbit) else link.up_mbit, latency_ms=link.latency_ms)
 
 
 def _check(speeds: Mapping[str, float], **numbers: float | None) -> None:
@@ -225,7 +207,7 @@ def _wanted(pairs: Iterable[Pair], codecs: Sequence[Compressors], sizes: Iterabl
     return list(found)
 
 
-def _fastest(choices: Sequence[Choice], link: LinkModel, keep: int) -> Iterator[Choice]:
+def _fastest(choices: Sequence[Choice], link: Link, keep: int) -> Iterator[Choice]:
     """Yield the ``keep`` fastest choices of each compressor with their times; a bound spares simulating the others."""
     by_compressor: dict[str, list[tuple[float, Choice]]] = {}
     for choice in choices:

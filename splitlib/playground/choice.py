@@ -10,7 +10,7 @@ from splitlib.compressors import COMPRESSORS
 from splitlib.config import RunConfig
 from splitlib.errors import ConfigError
 from splitlib.options import parameters
-from splitlib.pipeline.predict import LinkModel
+from splitlib.pipeline.remote.link import Link
 from splitlib.profiles import PROFILES, Profile, document_settings, get_profile
 
 SAME = "same"
@@ -88,9 +88,9 @@ class Choice:
             gradient_options=gradients,
         )
 
-    def link(self) -> LinkModel:
+    def link(self) -> Link:
         """Return the link, the same in both directions."""
-        return LinkModel.symmetric(self.mbit, self.latency_ms)
+        return Link(rate_mbit=self.mbit, latency_ms=self.latency_ms)
 
     def filled(self) -> Choice:
         """Return the choice with the profile's values in place of empty ones, as controls show it."""

@@ -10,7 +10,6 @@ from html import escape
 import ipywidgets
 
 from splitlib.command import command_line, link_arguments
-from splitlib.pipeline.remote.link import Link
 from splitlib.planner import compressor_text
 from splitlib.playground.choice import SAME, Choice
 from splitlib.playground.scene import Scene
@@ -25,12 +24,12 @@ def train_command(scene: Scene) -> str:
 
 def client_command(scene: Scene) -> str:
     """Return the command that trains it with the body on another machine, over a link shaped like the chosen one."""
-    return command_line(scene.config.replace(engine="two_machines"), link=_link(scene)) + _hub(scene.choice)
+    return command_line(scene.config.replace(engine="two_machines"), link=scene.link) + _hub(scene.choice)
 
 
 def plan_command(scene: Scene) -> str:
     """Return the command that measures and predicts what is on screen anew, outside of this notebook."""
-    choice, config, link = scene.choice, scene.config, _link(scene)
+    choice, config, link = scene.choice, scene.config, scene.link
     usual = choice.replace(
         compressor="none", options={}, gradient_compressor=SAME, partition="", cuts="", chunks=0, epochs=0
     )
@@ -38,10 +37,6 @@ def plan_command(scene: Scene) -> str:
     words += [*link_arguments(link), "--cuts", config.cuts or str(config.partition)]
     words += ["--compressors", compressor_text(config), "--chunks", str(config.chunks)]
     return shlex.join(words) + _hub(choice)
-
-
-def _link(scene: Scene) -> Link:
-    return Link(rate_mbit=scene.choice.mbit, latency_ms=scene.choice.latency_ms)
 
 
 def papermill_parameters(choice: Choice) -> str:

@@ -12,7 +12,8 @@ import numpy as np
 
 from splitlib.config import RunConfig
 from splitlib.pipeline.gpipe import Seconds, gpipe_seconds
-from splitlib.pipeline.predict import LinkModel, Message, Prediction, Work, predict
+from splitlib.pipeline.predict import Message, Prediction, Work, predict
+from splitlib.pipeline.remote.link import Link
 from splitlib.playground.bench import Bench, Codec, Encoded
 from splitlib.plots.timing import rate_text
 
@@ -54,7 +55,7 @@ class Candidate:
         """The largest squared error over variance of any tensor."""
         return max(e.error for e in self.encoded.values())
 
-    def seconds(self, link: LinkModel) -> float:
+    def seconds(self, link: Link) -> float:
         """Return the predicted time per batch."""
         return batch(self.work, self.chunks, link).seconds
 
@@ -91,7 +92,7 @@ def _message(encoded: Encoded) -> Message:
 
 
 @lru_cache(maxsize=64)
-def batch(work: Work, chunks: int, link: LinkModel) -> Prediction:
+def batch(work: Work, chunks: int, link: Link) -> Prediction:
     """Return the predicted batch with its spans."""
     return predict(work, chunks=chunks, link=link, schedule=SCHEDULE)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from splitlib.config import RunConfig, run_title
 from splitlib.data.text import tokenizer_for
-from splitlib.pipeline.predict import LinkModel
+from splitlib.pipeline.remote.link import Link
 from splitlib.playground import outlook
 from splitlib.playground.bench import Bench, Probe, rank_note
 from splitlib.playground.choice import Choice
@@ -23,7 +23,7 @@ class Scene:
     def __init__(self, choice: Choice, bench: Bench) -> None:
         self.choice, self.bench = choice, bench
         self.config: RunConfig = choice.config()
-        self.link: LinkModel = choice.link()
+        self.link: Link = choice.link()
 
     @cached_property
     def probe(self) -> Probe:

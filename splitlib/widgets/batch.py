@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from splitlib import plots
 from splitlib.config.choices import SCHEDULES
-from splitlib.pipeline.predict import LinkModel, Work, break_even, predict, times_by_rate
+from splitlib.pipeline.predict import Work, break_even, predict, times_by_rate
+from splitlib.pipeline.remote.link import Link
 from splitlib.plots import timing
 from splitlib.widgets.explorer import Explorer, one_of
 
@@ -46,7 +47,7 @@ def explore_batch(
         return {way: break_even(works[against], works[way], **over)}  # type: ignore[arg-type]
 
     def draw(way: str, against: str, rate: float, latency: float, schedule: str) -> Figure:
-        link = LinkModel.symmetric(rate, latency)
+        link = Link(rate_mbit=rate, latency_ms=latency)
         found = predict(works[way], chunks=chunks[way], link=link, schedule=schedule)
         lines = {name: times(name, latency, schedule) for name in dict.fromkeys((against, way))}
         cross = crossings(way, against, latency, schedule)

@@ -20,7 +20,7 @@ SKIPPED = ("Set-up", "Method", "Explore")
 
 def findings_folder(root: Path) -> Path:
     """Return ``$SPLITLIB_RESULTS``, else ``results/`` of ``root``, as notebooks see it; without importing torch."""
-    return Path(os.environ.get("SPLITLIB_RESULTS") or root / "results")
+    return Path(os.path.expanduser(os.environ.get("SPLITLIB_RESULTS") or root / "results"))
 
 
 def write_findings(folder: Path, figures: Path, study: StudyNotebook, executed: Path) -> Path:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from splitlib.config import RunConfig
-from splitlib.pipeline.boundary import Traffic
+from splitlib.pipeline.boundary import Traffic, uncompressed_nbytes
 from splitlib.pipeline.channel import Channel, Coding
 from splitlib.pipeline.engine import Engine, Scale, Start, batch_loss
 from splitlib.pipeline.inprocess import shrinkage
@@ -43,8 +42,6 @@ class Line:
     control: Control
     transport: Callable[[], Transport]
     """Makes the tensors' connection, once both sides want it."""
-    turn: AbstractContextManager[object]
-    """Held while a stage draws random numbers: it seeds torch's one generator, which threads of a process share."""
 
 
 class RemotePipeline(Engine):
@@ -75,7 +72,6 @@ class RemotePipeline(Engine):
         self.by_kind = channels_by_kind(codecs, coding)
         self.returns = {GRADIENT_1: trains(head), GRADIENT_2: trains(head, body)}
         self.shrinkage = shrinkage(head)
-        self.turn: AbstractContextManager[object] = nullcontext()
         self._dial, self._control, self._endpoint = dial, None, None
         self._remote_parameters = 0
         self._clock_offset = 0.0
@@ -92,10 +88,9 @@ class RemotePipeline(Engine):
             PeerError: the server cannot be reached, refuses, or was lost.
         """
         line = self._dial()
-        control, self.turn = line.control, line.turn
+        control = self._control = line.control  # so that close() can tell the server, however far this comes
         control.send("hello", **start.to_dict(), link=asdict(self.link))
         self._remote_parameters = control.receive("ready", timeout=_BUILDING_SECONDS)["parameters"]
-        self._control = control
         transport = line.transport()
         self._clock_offset = control.clock_offset()
         self._endpoint = Endpoint(
@@ -238,9 +233,8 @@ class _ClientBatch:
 
     def head(self, i: int) -> None:
         """Run the head and send what it makes."""
-        with self.engine.turn:
-            first, *beside = self.outputs[i] = self.engine.head(self.inputs[i], i)
-        uncompressed = round(first.numel() * first.element_size() * self.engine.shrinkage())
+        first, *beside = self.outputs[i] = self.engine.head(self.inputs[i], i)
+        uncompressed = uncompressed_nbytes(first, self.engine.shrinkage())
         self.engine.endpoint.send(self.batch.frame(ACTIVATION_1, i, uncompressed), first, beside)
 
     def tail(self, i: int) -> None:
@@ -249,8 +243,7 @@ class _ClientBatch:
         self.uncompressed[i] = arrival.frame.uncompressed
         if self.batch.training:
             self.received[i] = arrival.tensor.requires_grad_(self.engine.returns[GRADIENT_2])
-        with self.engine.turn:
-            (self._logits[i],) = self.engine.tail((arrival.tensor, *self.outputs[i][1:]), i)
+        (self._logits[i],) = self.engine.tail((arrival.tensor, *self.outputs[i][1:]), i)
         if not self.batch.training:
             return
         if not self.whole:

@@ -15,7 +15,7 @@ import secrets
 import socket
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from torch.distributed import Store  # type: ignore[attr-defined]
 
@@ -81,7 +81,7 @@ def _proof(secret: bytes, role: str, server: str, client: str) -> str:
     return hmac.new(secret, f"splitlib {role} {server} {client}".encode(), hashlib.sha256).hexdigest()
 
 
-def _refuse(connection: socket.socket, reason: str) -> None:
+def _refuse(connection: socket.socket, reason: str) -> NoReturn:
     write_message(connection, {"kind": "refused", "reason": reason})
     raise PeerError(reason)
 

@@ -18,7 +18,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from splitlib.errors import ConfigError, PeerError
 from splitlib.pipeline.remote.client import Line
-from splitlib.pipeline.remote.handshake import SECRET
+from splitlib.pipeline.remote.handshake import SECRET, read_secret
 from splitlib.pipeline.remote.network import Server, dial, parse_address
 
 _START_SECONDS = 60.0
@@ -113,7 +113,7 @@ def end_with_parent() -> None:
 # --- torchrun --------------------------------------------------------------------------------------------------------
 
 
-def torchrun_rank() -> tuple[int, TCPStore]:
+def join_torchrun() -> tuple[int, TCPStore]:
     """Return this process's rank and the store that torchrun's processes share.
 
     Raises:
@@ -132,7 +132,7 @@ def torchrun_rank() -> tuple[int, TCPStore]:
 
 def serve_under_torchrun(store: TCPStore, *, hub: Path | None, device: torch.device) -> None:
     """Serve the other process, once, and tell it where and with which secret."""
-    secret = os.environ.get(SECRET) or secrets.token_hex(16)
+    secret = read_secret().decode() or secrets.token_hex(16)
 
     def log(line: str) -> None:
         print(f"server: {line}", flush=True)
@@ -145,5 +145,5 @@ def serve_under_torchrun(store: TCPStore, *, hub: Path | None, device: torch.dev
 
 def dial_under_torchrun(store: TCPStore) -> Line:
     """Return a line to the other process."""
-    address, secret = store.get("splitlib").decode().split()
+    address, secret = store.get("splitlib").decode().split(" ", 1)
     return dial(parse_address(address), secret.encode())

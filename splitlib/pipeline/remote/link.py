@@ -55,7 +55,7 @@ class Link:
         >>> Link(rate_mbit=50).seconds(6_250_000)
         1.0
         """
-        return 8e-6 * nbytes / self.rate_mbit if self.rate_mbit else 0.0
+        return 8 * nbytes / (1e6 * self.rate_mbit) if self.rate_mbit else 0.0
 
 
 class Pace:

@@ -10,7 +10,7 @@ import re
 import socket
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,17 +31,28 @@ Log = Callable[[str], None]
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """Return host and port.
+    """Return host and port; without a port, the default one. An IPv6 address stands in brackets.
 
-    >>> parse_address("10.0.0.2:29511"), parse_address("[::1]:80")
-    (('10.0.0.2', 29511), ('::1', 80))
+    >>> parse_address("10.0.0.2:80"), parse_address("[::1]:80"), parse_address("[::1]")
+    (('10.0.0.2', 80), ('::1', 80), ('::1', 29511))
     """
-    host, colon, port = text.rpartition(":")
-    if not colon:
-        host, port = text, str(DEFAULT_PORT)
-    if not host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 1 << 16:
-        raise ConfigError(f"server {text!r} is no address; write HOST:PORT, such as 10.0.0.2:{DEFAULT_PORT}")
-    return host.strip("[]"), int(port)
+    match = re.fullmatch(r"(?:\[([^][]+)\]|([^][:]+))(?::([0-9]{1,5}))?", text)
+    port = int(match[3] or DEFAULT_PORT) if match else 0
+    if not match or not 0 < port < 1 << 16:
+        raise ConfigError(
+            f"server {text!r} is no address; write HOST:PORT, such as 10.0.0.2:{DEFAULT_PORT}, "
+            f"an IPv6 address in brackets: [::1]:{DEFAULT_PORT}"
+        )
+    return match[1] or match[2], port
+
+
+def format_address(host: str, port: int) -> str:
+    """Return what :func:`parse_address` reads.
+
+    >>> format_address("10.0.0.2", 80), format_address("::1", 80)
+    ('10.0.0.2:80', '[::1]:80')
+    """
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def dial(address: tuple[str, int], secret: bytes, *, patience: float = PATIENCE) -> Line:
@@ -50,7 +61,7 @@ def dial(address: tuple[str, int], secret: bytes, *, patience: float = PATIENCE)
     Raises:
         PeerError: nobody answers, or the other side is refused or refuses.
     """
-    peer = f"the server {address[0]}:{address[1]}"
+    peer = f"the server {format_address(*address)}"
     try:
         connection = socket.create_connection(address, timeout=_CONNECT_SECONDS)
     except (OSError, UnicodeError) as error:
@@ -67,11 +78,7 @@ def _line(connection: socket.socket, peer: str, patience: float, rank: int) -> L
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     address = connection.getsockname()[0]
     control = SocketControl(connection, Mailbox(peer), patience)
-    return Line(
-        control=control,
-        transport=lambda: gloo_transport(ControlStore(control), rank, address),
-        turn=nullcontext(),
-    )
+    return Line(control=control, transport=lambda: gloo_transport(ControlStore(control), rank, address))
 
 
 @dataclass(kw_only=True)
@@ -99,7 +106,7 @@ class Server:
         with self._listening() as listener:
             while True:
                 connection, where = listener.accept()
-                client = f"{where[0]}:{where[1]}"
+                client = format_address(*where[:2])
                 try:
                     greet_client(connection, self.secret)
                 except (PeerError, OSError) as error:
@@ -118,7 +125,7 @@ class Server:
             family = socket.AF_INET6 if ":" in self.bind else socket.AF_INET
             listener = socket.create_server((self.bind, self.port), family=family)
         except (OSError, UnicodeError, OverflowError) as error:
-            raise ConfigError(f"cannot listen on {self.bind}:{self.port}: {_why(error)}") from None
+            raise ConfigError(f"cannot listen on {format_address(self.bind, self.port)}: {_why(error)}") from None
         with listener:
             host, port = listener.getsockname()[:2]
             if not self.secret and not _is_loopback(host):
@@ -127,7 +134,7 @@ class Server:
                     f"set ${SECRET} or --secret-file on both sides"
                 )
             self.port = port
-            self.log(f"listening on {host}:{port}")
+            self.log(f"listening on {format_address(host, port)}")
             yield listener
 
     def _serve(self, connection: socket.socket, client: str) -> Exception | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor
 from splitlib.config import RunConfig, run_title
 from splitlib.errors import PeerError
 from splitlib.optimization import Updater
+from splitlib.pipeline.boundary import uncompressed_nbytes
 from splitlib.pipeline.channel import Coding
 from splitlib.pipeline.engine import Start
 from splitlib.pipeline.inprocess import check_precision, shrinkage
@@ -56,7 +56,7 @@ def serve(
     hello = line.control.receive("hello")
     start, link = read_hello(hello, required)
     log(f"{run_title(start.config)}: config {start.config.key}, from step {start.step} of {start.total_steps}")
-    session = Session(start, hub, device, line.turn)
+    session = Session(start, hub, device)
     line.control.send("ready", parameters=sum(p.numel() for p in session.body.parameters()))
     endpoint = Endpoint(
         line.transport(),
@@ -100,14 +100,12 @@ def read_hello(hello: Message, required: Mapping[str, Any]) -> tuple[Start, Link
 class Session:
     """One run on the server: the body, its optimizer, its checkpoints."""
 
-    def __init__(
-        self, start: Start, hub: Path | None, device: torch.device, turn: AbstractContextManager[object]
-    ) -> None:
+    def __init__(self, start: Start, hub: Path | None, device: torch.device) -> None:
         config = self.config = start.config
         check_precision(config.precision, [device])
         codecs = make_codecs(config)
         head, body, _ = make_parts(config, start.num_labels, hub)
-        self.step, self.device, self.turn = start.step, device, turn
+        self.step, self.device = start.step, device
         self.timeline, self.clock = Timeline(SERVER), Clock(config.seed)
         self.body = Stage(body, 1, self.clock, config.precision, device).to(device)
         self.shrinkage = shrinkage(body)
@@ -204,9 +202,8 @@ class _ServerBatch:
         arrival = self.inbox[Task(BODY, i)]
         wants = self.batch.training and self.session.returns[GRADIENT_1]
         x = self.received[i] = arrival.tensor.requires_grad_(wants)
-        with self.session.turn:
-            out = self.outputs[i] = self.session.body((x, *arrival.beside), i)[0]
-        uncompressed = round(out.numel() * out.element_size() * self.session.shrinkage())
+        out = self.outputs[i] = self.session.body((x, *arrival.beside), i)[0]
+        uncompressed = uncompressed_nbytes(out, self.session.shrinkage())
         self.endpoint.send(self.batch.frame(ACTIVATION_2, i, uncompressed), out)
 
     def body_gradient(self, i: int) -> None:

@@ -31,10 +31,9 @@ class SimulatedServer:
         client, server = LocalControl(Mailbox("the simulated server")), LocalControl(Mailbox("the client"))
         client.peer, server.peer = server, client
         here, there = local_pair()
-        turn = threading.Lock()
-        line = Line(control=server, transport=lambda: there, turn=turn)
+        line = Line(control=server, transport=lambda: there)
         threading.Thread(target=self._serve, args=(line,), daemon=True).start()
-        return Line(control=client, transport=lambda: here, turn=turn)
+        return Line(control=client, transport=lambda: here)
 
     def _serve(self, line: Line) -> None:
         try:
