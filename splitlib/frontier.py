@@ -64,6 +64,7 @@ ROWS: Mapping[str, Mapping[str, Changes]] = {
         "least error 3, no padding": _both(_least_error(3), padding="skipped"),
         "least error 2, no padding": _both(_least_error(2), padding="skipped"),
         "3 and 4 bits, no padding": _each(_least_error(3), _least_error(4), padding="skipped"),
+        "least error 4 in context, no padding": _in_context(4, 4, padding="skipped"),
         "3 and 4 bits in context, no padding": _in_context(3, 4, padding="skipped"),
         "3 and 2 bits by token in context, no padding": _each(
             _least_error(3, _CONTEXT), {**_TWO_BITS_BY_TOKEN, **_CONTEXT}, codec="uniform", padding="skipped"
@@ -123,6 +124,8 @@ REPEATED: Mapping[str, int] = {
     "least error 4": 3,
     "least error 5, no padding": 3,
     "least error 4, no padding": 3,
+    "least error 4 in context, no padding": 3,
+    "4 and 2 bits by token in context, no padding": 3,
     "3 and 4 bits, no padding": 5,
     "3 and 4 bits in context, no padding": 3,
     "3 and 2 bits by token in context, no padding": 5,
