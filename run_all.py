@@ -59,8 +59,8 @@ def _parser() -> _Parser:
     parser.add_argument(
         "--recorded",
         action="store_true",
-        help="show what has a record, train and time nothing: for figures and tables; of real data, write the page of "
-        "what each notebook found beside the records",
+        help="show what has a record, train and time nothing: for figures and tables; with profile real, also "
+        "write the page of what each notebook found beside the records",
     )
     parser.add_argument("--list", action="store_true", help="show the notebooks and their parameters, run nothing")
     parser.add_argument("--gallery", action="store_true", help="write the page that shows figures/, run nothing")
@@ -197,8 +197,9 @@ def _write_gallery(args: argparse.Namespace, studies: Sequence[StudyNotebook]) -
 
 
 def _write_findings(args: argparse.Namespace, outcomes: Sequence[Outcome], run_dir: Path) -> list[Path]:
-    """Write a page for each study that showed records of real data; what a run trains, its own notebook shows."""
-    if not args.recorded or _data(args) != "real" or args.notebooks.resolve() != ROOT / "notebooks":
+    """Write a page for each study that showed the records of profile real; else its own notebook shows what came."""
+    committed = args.recorded and (args.profile, _data(args)) == ("real", "real")
+    if not committed or args.notebooks.resolve() != ROOT / "notebooks":
         return []
     folder, figures = findings_folder(ROOT), figures_folder(ROOT)
     done = [outcome.study for outcome in outcomes if outcome.status == "done"]

@@ -62,6 +62,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
 
 
+def named_folder(variable: str, default: Path) -> Path:
+    """Return the folder that an environment variable names, ``~`` expanded, else ``default``."""
+    return Path(os.path.expanduser(os.environ.get(variable) or default))
+
+
 def replace_section(path: Path, name: str, text: str) -> None:
     """Put ``text`` between the marks ``<!-- name: begin -->`` and ``<!-- name: end -->`` of a Markdown file.
 

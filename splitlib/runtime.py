@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import torch
 
 from splitlib.errors import ConfigError
+from splitlib.files import named_folder
 from splitlib.version import __version__
 
 T = TypeVar("T")
@@ -59,7 +60,7 @@ def _folder(variable: str, default: str) -> Path:
     Raises:
         ConfigError: there is something else. Whoever asks before a run learns it before, not after training.
     """
-    folder = Path(os.path.expanduser(os.environ.get(variable) or project_root() / default))
+    folder = named_folder(variable, project_root() / default)
     try:
         something_else = folder.exists() and not folder.is_dir()
     except OSError:  # no name a file system takes

@@ -71,10 +71,12 @@ def test_a_page_has_what_came_out_and_neither_code_nor_preparations(study: Study
         (["--recorded", "--profile", "real"], "done", True),
         (["--recorded", "--profile", "real"], "failed", False),
         (["--recorded"], "done", False),
+        (["--recorded", "--profile", "paper"], "done", False),
+        (["--recorded", "--profile", "real", "--data", "embedded"], "done", False),
         (["--profile", "real"], "done", False),
     ],
 )
-def test_only_records_of_real_data_become_pages(
+def test_only_records_of_profile_real_become_pages(
     study: StudyNotebook,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -186,12 +186,12 @@ def test_the_frontier_shows_spread_verdict_and_name_of_every_row():
     assert [text.get_text() for text in legend.get_texts()] == [
         "reported: sort", "within one standard deviation of none", "within it, the training loss is not",
         "more than one standard deviation below", "a run predicts one class or diverged",
-        "one standard deviation of none",
+        "not known: no spread to judge by", "one standard deviation of none",
     ]  # fmt: skip
     assert [name.get_text() for name in ax.texts] == ["d, n=2", "c, n=2", "b, n=2", "a, n=4", "once"]
     colours = [name.get_color() for name in ax.texts]
-    assert colours[3] == colours[4] and len(set(colours)) == 4
-    points = [line for line in ax.lines if len(line.get_xdata()) == 1 and line.get_marker() in "os^X"][1:]
+    assert len(set(colours)) == 5, "a row that cannot be judged is not drawn as one without loss"
+    points = [line for line in ax.lines if len(line.get_xdata()) == 1 and line.get_marker() in "os^XD"][1:]
     assert [point.get_markerfacecolor() == "white" for point in points] == [True, False, False, False, False]
     figures.frontier(other := Figure().subplots(), told, ours, goal=0.05, spread=float("nan"))
     assert not other.patches

@@ -233,6 +233,16 @@ def test_what_compression_is_worth_over_a_link(monkeypatch):
     assert all(4 < times < 6 for times in plain / told["time_per_batch_s"].drop("first_last"))
 
 
+def test_the_documents_disagree_on_eight_uniform_bits():
+    one, other = reported.load("001_2.1_cifar10_ablation"), reported.load("003_1.2_cifar10")
+    apart, level = (
+        table[(table["compressor"] == "sort") & (table["bits"] == 8)]["accuracy_percent"].mean()
+        - table[(table["compressor"] == "uniform") & (table["bits"] == 8)]["accuracy_percent"].mean()
+        for table in (one, other)
+    )
+    assert apart == pytest.approx(8, abs=0.1) and abs(level) < 0.1
+
+
 def test_the_committed_runs_took_two_days_of_one_core():
     assert 36 < sum(read_record(path).train_seconds for path in RECORDS) / 3600 < 54
 

@@ -20,6 +20,7 @@ _VERDICTS = {
     "within it, the training loss is not": (COLOURS[5], "s"),
     "more than one standard deviation below": (COLOURS[1], "^"),
     "a run predicts one class or diverged": (COLOURS[6], "X"),
+    "not known: no spread to judge by": (COLOURS[4], "D"),
 }
 _LABEL_GAP = 0.022  # of the panel's width, between the labels of two rows
 
@@ -74,10 +75,12 @@ def frontier(ax: Axes, told: pd.DataFrame, ours: pd.DataFrame, *, goal: float, s
 
 
 def _verdict(row: Any) -> str:
-    within, beyond, below, failed = _VERDICTS
+    within, beyond, below, failed, unknown = _VERDICTS
     if row.collapsed or row.diverged:
         return failed
-    if row.trains_alike is not False:
+    if row.no_loss is None:
+        return unknown
+    if row.trains_alike:
         return within
     return beyond if row.no_loss else below
 

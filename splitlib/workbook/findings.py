@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import nbformat
 
-from splitlib.files import write_text
+from splitlib.files import named_folder, write_text
 from splitlib.workbook.gallery import drawing_cell, kept_figures, relative_link, saved_name
 from splitlib.workbook.studies import StudyNotebook
 
@@ -20,7 +19,7 @@ SKIPPED = ("Set-up", "Method", "Explore")
 
 def findings_folder(root: Path) -> Path:
     """Return ``$SPLITLIB_RESULTS``, else ``results/`` of ``root``, as notebooks see it; without importing torch."""
-    return Path(os.path.expanduser(os.environ.get("SPLITLIB_RESULTS") or root / "results"))
+    return named_folder("SPLITLIB_RESULTS", root / "results")
 
 
 def write_findings(folder: Path, figures: Path, study: StudyNotebook, executed: Path) -> Path:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import nbformat
 from PIL import Image
 
-from splitlib.files import write_text
+from splitlib.files import named_folder, write_text
 from splitlib.workbook.engine import nearest_heading
 from splitlib.workbook.studies import StudyNotebook
 
@@ -58,7 +58,7 @@ class Shown:
 
 def figures_folder(root: Path) -> Path:
     """Return ``$SPLITLIB_FIGURES``, else ``figures/`` of ``root``, as notebooks see it; without importing torch."""
-    return Path(os.path.expanduser(os.environ.get("SPLITLIB_FIGURES") or root / "figures"))
+    return named_folder("SPLITLIB_FIGURES", root / "figures")
 
 
 def saved_name(path: Path) -> str:
