@@ -11,7 +11,6 @@ from splitlib.measuring import breakdown
 from splitlib.measuring.batches import measure_in_turn
 from splitlib.measuring.kept import read_kept
 from splitlib.measuring.records import read_timing
-from splitlib.measuring.stage_records import read_stage_timing
 from splitlib.pipeline.remote.link import Link
 from splitlib.planner import plan, recorded_costs
 from splitlib.planner.costs import Costs
@@ -26,7 +25,7 @@ READERS = {
     "codecs": read_kept,
     "plan": lambda path: Costs.from_dict(json.loads(path.read_text(encoding="utf-8"))),
     "sorting": read_kept,
-    "stages": read_stage_timing,
+    "stages": read_kept,
 }
 
 

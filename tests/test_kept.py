@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from splitlib.errors import RecordError
-from splitlib.measuring.kept import kept_path, kept_times, read_kept
+from splitlib.measuring.kept import kept_times, read_kept
+from splitlib.measuring.records import timing_path
 from splitlib.runtime import environment
 from splitlib.tally import RECORDED
 from tests.support import TINY
@@ -20,9 +21,9 @@ def timing(seconds, of=OF, config=TINY, *, repeats=2, **options):
 def test_what_was_measured_is_kept_with_what_it_is_of():
     made = timing(1.5)
     assert timing(99.0) == made and made.values == {"sort": 1.5}
-    assert read_kept(kept_path("codecs", OF, TINY, "cpu")) == made
+    assert read_kept(timing_path(TINY, ["cpu"], OF, kind="codecs")) == made
     assert made.of == OF and made.config == TINY.to_dict() and made.environment["hardware"]
-    assert kept_path("codecs", OF, TINY, "cpu").name.startswith("timing-codecs-cola-embedded-")
+    assert timing_path(TINY, ["cpu"], OF, kind="codecs").name.startswith("timing-codecs-cola-embedded-")
 
 
 def test_another_question_has_another_answer():
@@ -36,7 +37,7 @@ def test_another_question_has_another_answer():
 
 def test_times_of_other_hardware_are_for_showing_alone(monkeypatch):
     timing(1.5)
-    path = kept_path("codecs", OF, TINY, "cpu")
+    path = timing_path(TINY, ["cpu"], OF, kind="codecs")
     path.write_text(path.read_text().replace(environment(torch.device("cpu"))["hardware"], "another machine"))
     monkeypatch.setenv(RECORDED, "1")
     assert timing(2.5).values == {"sort": 1.5}
@@ -46,12 +47,12 @@ def test_times_of_other_hardware_are_for_showing_alone(monkeypatch):
 
 def test_only_records_means_that_nothing_is_measured(monkeypatch):
     monkeypatch.setenv(RECORDED, "1")
-    with pytest.raises(RecordError, match="the time of codecs has no record, and --recorded trains and times nothing"):
+    with pytest.raises(RecordError, match=r"the time of codecs, cola .* has no record, and --recorded trains and"):
         timing(1.5)
 
 
 def test_a_damaged_record_is_one_clear_line():
     timing(1.5)
-    kept_path("codecs", OF, TINY, "cpu").write_text('{"timed": "codecs"')
+    timing_path(TINY, ["cpu"], OF, kind="codecs").write_text('{"timed": "codecs"')
     with pytest.raises(RecordError, match=r"timing-codecs-.* is not a readable timing .*; delete it"):
         timing(1.5)

@@ -17,8 +17,8 @@ from splitlib.errors import ConfigError, RecordError
 from splitlib.measuring import batches as measuring
 from splitlib.measuring import records as timings
 from splitlib.measuring import spans
-from splitlib.measuring.stage_records import kept_stage_work, read_stage_timing
-from splitlib.measuring.stages import _Sequential, codec_times, seconds_in_turn, stage_work
+from splitlib.measuring.kept import read_kept
+from splitlib.measuring.stages import _Sequential, codec_times, kept_stage_work, seconds_in_turn, stage_work
 from splitlib.pipeline.predict import predict
 from splitlib.pipeline.remote.link import Link
 from splitlib.pipeline.remote.simulated import SimulatedServer
@@ -351,14 +351,17 @@ def test_stage_times_are_measured_once_and_read_back_as_they_were():
     assert kept_stage_work(SORT, device="cpu", batches=2) != made, "one batch is too few"
     assert kept_stage_work(SORT, device="cpu", batches=1, fresh=True) != made
     (path,) = runtime.results_dir().glob("timing-stages-*.json")
-    timing = read_stage_timing(path)
-    assert (timing.config, timing.devices, timing.batches) == (SORT, ("cpu",) * 3, 1)
+    timing = read_kept(path)
+    assert (timing.config, timing.devices, timing.repeats) == (SORT.to_dict(), ("cpu",) * 3, 1)
     assert results.all_records() == [], "it is no record of a run"
     path.write_text(path.read_text().replace(timing.environment["hardware"], "another machine"))
-    assert kept_stage_work(SORT, device="cpu", batches=1) != timing.work, "another machine's is no measurement here"
-    path.write_text(path.read_text()[:-20])
-    with pytest.raises(RecordError, match=r"not a readable timing.*measure again with fresh"):
-        kept_stage_work(SORT, device="cpu", batches=1)
+    here = kept_stage_work(SORT, device="cpu", batches=1)
+    assert here.head_forward != timing.values["head_forward"], "another machine's is no measurement here"
+    text = path.read_text()
+    for damaged in (text[:-20], text.replace("head_forward", "head_backwards")):
+        path.write_text(damaged)
+        with pytest.raises(RecordError, match=r"not a readable timing.*measure again with fresh"):
+            kept_stage_work(SORT, device="cpu", batches=1)
 
 
 def test_codec_times_are_of_all_tensors_and_leave_the_codecs_alone():

@@ -14,7 +14,7 @@ from splitlib.errors import ConfigError, RecordError
 from splitlib.files import write_text
 from splitlib.measuring import breakdown
 from splitlib.measuring.batches import measure_in_turn
-from splitlib.measuring.stage_records import kept_stage_work
+from splitlib.measuring.stages import kept_stage_work
 from splitlib.planner import plan
 from splitlib.profiles import DOCUMENT_SETTINGS
 from splitlib.results import record_path
@@ -49,7 +49,7 @@ def test_only_records_means_that_nothing_is_trained_or_timed(monkeypatch):
     for asked, call in {
         "condition_1": lambda: experiment.run(row),
         "time per batch of row": lambda: measure_in_turn({"row": row}, devices=["cpu"]),
-        "stages' time": lambda: kept_stage_work(row, device="cpu"),
+        "time of stages": lambda: kept_stage_work(row, device="cpu"),
         "layers and compressors": lambda: plan(row, device="cpu"),
         "2 replicas": lambda: breakdown.measure([]),
     }.items():

@@ -1,24 +1,22 @@
-"""Records of other times than a batch's, such as a codec's: a table of seconds, kept with what was timed and on what.
+"""Records of other times than a batch's, such as a codec's or a stage's: kept with what was timed, and on what.
 
 They lie in ``results/`` under names that start with ``timing-``. As with all times, each says on which machine.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from splitlib.config import RunConfig
-from splitlib.files import file_stem, write_text
-from splitlib.measuring.records import counts_here, readable
-from splitlib.results import TIMING_PREFIX
-from splitlib.runtime import provenance, results_dir
+from splitlib.config import RunConfig, run_title
+from splitlib.files import write_text
+from splitlib.measuring.records import counts_here, readable, timing_path
+from splitlib.runtime import provenance
 from splitlib.tally import check_may_measure
 
 
@@ -32,11 +30,12 @@ class KeptTimes:
     """Plain JSON values: what exactly was timed."""
     config: Mapping[str, Any]
     """Of the model and the data it was timed with, as :meth:`~splitlib.config.RunConfig.to_dict` writes it."""
-    device: str
+    devices: tuple[str, ...]
+    """Of the stages, in order; one for all where there is one."""
     repeats: int
     """In each median."""
     values: Mapping[str, Any]
-    """What was measured: medians, in seconds."""
+    """What was measured: medians, in seconds, and what comes with them, such as bytes."""
     environment: Mapping[str, Any]
     splitlib_version: str
     created: str
@@ -50,7 +49,7 @@ def kept_times(
     measure: Callable[[], Mapping[str, Any]],
     *,
     repeats: int,
-    device: str = "cpu",
+    devices: Sequence[str] = ("cpu",),
     fresh: bool = False,
 ) -> KeptTimes:
     """Return what ``measure`` found before, as its record has it; call it and keep the answer if there is none.
@@ -59,43 +58,37 @@ def kept_times(
 
     Args:
         timed: in words what is timed, such as ``codecs``; part of the file's name.
-        of: what exactly, as plain JSON values: another answer is kept for each.
+        of: what exactly, as plain JSON values: another answer is kept for each. Empty where ``config`` says it all.
         config: model and data it is timed with.
         measure: returns plain JSON values by name.
         repeats: how many are in each median.
-        device: where it runs.
+        devices: where it runs.
         fresh: measure although there is a record.
 
     Raises:
         RecordError: the record is damaged, or there is none and only records are shown.
     """
-    path = kept_path(timed, of, config, device)
+    path = timing_path(config, devices, of, kind=timed)
     if not fresh and path.exists():
         found = read_kept(path)
-        if found.repeats >= repeats and counts_here(found.environment, [device]):
+        if found.repeats >= repeats and counts_here(found.environment, devices):
             return found
-    check_may_measure(f"the time of {timed}")
+    check_may_measure(f"the time of {timed}, {run_title(config)},")
     made = KeptTimes(
         timed=timed,
         of=of,
         config=config.to_dict(),
-        device=device,
+        devices=tuple(devices),
         repeats=repeats,
         values=measure(),
-        **provenance(torch.device(device)),
+        **provenance(*map(torch.device, devices)),
     )
     write_text(path, json.dumps(asdict(made), indent=1, allow_nan=False) + "\n")
     return made
 
 
-def kept_path(timed: str, of: Any, config: RunConfig, device: str) -> Path:
-    """Return where such a record lies, whether it exists or not."""
-    words = [timed, config.task, config.data, config.model_name]
-    key = hashlib.sha256(json.dumps([of, config.key, device], sort_keys=True).encode()).hexdigest()[:12]
-    return results_dir() / f"{TIMING_PREFIX}{file_stem(words)}-{key}.json"
-
-
 def read_kept(path: Path) -> KeptTimes:
     """Read one record; raise RecordError with the remedy if it is damaged."""
     with readable(path):
-        return KeptTimes(**json.loads(path.read_text(encoding="utf-8")))
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return KeptTimes(**{**values, "devices": tuple(values["devices"])})

@@ -131,14 +131,15 @@ class BatchTiming:
         }
 
 
-def timing_path(config: RunConfig, devices: Sequence[str], link: str = "", *, kind: str = "") -> Path:
-    """Return where the timing of ``config`` on these devices and this link lies, whether it exists or not.
+def timing_path(config: RunConfig, devices: Sequence[str], of: Any = "", *, kind: str = "") -> Path:
+    """Return where the timing of ``config`` on these devices lies, whether it exists or not.
 
-    ``kind`` begins the name of what is no :class:`BatchTiming`.
+    ``of`` is what else tells it from others, as plain JSON values: a batch's link, in words. ``kind`` begins the name
+    of what is no :class:`BatchTiming`.
     """
     words = [config.task, config.data, config.model_name, str(config.partition), config.compressor]
-    key = hashlib.sha256(json.dumps([config.key, list(devices), link]).encode()).hexdigest()[:12]
-    return results_dir() / f"{TIMING_PREFIX}{kind}{file_stem(words)}-{key}.json"
+    key = hashlib.sha256(json.dumps([config.key, list(devices), of], sort_keys=True).encode()).hexdigest()[:12]
+    return results_dir() / f"{TIMING_PREFIX}{file_stem(filter(None, [kind, *words]))}-{key}.json"
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import itertools
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +23,8 @@ from splitlib.config import RunConfig
 from splitlib.errors import ConfigError
 from splitlib.experiment import prepare
 from splitlib.measuring.batches import stages_of
+from splitlib.measuring.kept import kept_times
+from splitlib.measuring.records import readable, timing_path
 from splitlib.pipeline.channel import Channel
 from splitlib.pipeline.engine import batch_loss
 from splitlib.pipeline.inprocess import Pipeline
@@ -53,6 +55,26 @@ def stage_work(
             f"stage times need a head, a body and a tail; partition {config.partition!r} has {parts} parts"
         )
     return time_stages(prepare(config, hub, pick_devices(device, config.cut_count + 1)), batches=batches, warmup=warmup)
+
+
+def kept_stage_work(
+    config: RunConfig, *, hub: Path | None = None, device: str = "auto", batches: int = 3, fresh: bool = False
+) -> Work:
+    """Return :func:`stage_work` as its record has it; measure and keep it if there is none.
+
+    A record of fewer ``batches`` or of other hardware does not count, nor any with ``fresh``.
+
+    Raises:
+        SplitlibError: as :func:`stage_work`, or the record is damaged.
+    """
+    kind, devices = "stages", list(map(str, pick_devices(device, config.cut_count + 1)))
+
+    def measure() -> dict[str, Any]:
+        return asdict(stage_work(config, hub=hub, device=device, batches=batches))
+
+    kept = kept_times(kind, "", config, measure, repeats=batches, devices=devices, fresh=fresh).values
+    with readable(timing_path(config, devices, kind=kind)):
+        return Work(**{**kept, **{name: Message(**kept[name]) for name in MESSAGES}})
 
 
 def time_stages(trainer: Trainer, *, batches: int, warmup: int) -> Work:
