@@ -1,8 +1,9 @@
 """Predicted time of one batch between client and server: a simulation of who does what when, without any model.
 
 Each side has four workers that go one thing after the other: one computes, one encodes, one sends, one decodes. What is
-ready waits for its worker; each worker takes first what its schedule ranks first, and only what is being sent is ever
-interrupted: what crosses cut 2 goes before what crosses cut 1, since it brings work for the other direction sooner.
+ready waits for its worker. Computing goes by the lanes of :mod:`splitlib.pipeline.schedule`, as in the engines. Only
+what is being sent is ever interrupted: what crosses cut 2 goes before what crosses cut 1, since it brings work for the
+other direction sooner.
 
     client   head forward                   tail forward, tail backward                   head backward   optimizer
                   activation 1 v       ^ activation 2         gradient 2 v        ^ gradient 1
@@ -21,32 +22,35 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from splitlib.config.choices import SCHEDULES
 from splitlib.errors import ConfigError
 from splitlib.pipeline.events import Operation, simulate
 from splitlib.pipeline.remote.link import Link
+from splitlib.pipeline.schedule import (
+    BODY,
+    BODY_GRADIENT,
+    HEAD,
+    HEAD_GRADIENT,
+    TAIL,
+    TAIL_GRADIENT,
+    Task,
+    lanes,
+    order_of,
+)
 from splitlib.timeline import CLIENT, COMPUTE, DECODE, ENCODE, SEND, SERVER, Span, with_waits
 
 # What the two sides compute, as in their measured timelines, and the field of Work that says how long.
 PASSES = {
-    "head": "head_forward",
-    "body": "body_forward",
-    "tail": "tail_forward",
-    "tail gradient": "tail_backward",
-    "body gradient": "body_backward",
-    "head gradient": "head_backward",
+    HEAD: "head_forward",
+    BODY: "body_forward",
+    TAIL: "tail_forward",
+    TAIL_GRADIENT: "tail_backward",
+    BODY_GRADIENT: "body_backward",
+    HEAD_GRADIENT: "head_backward",
 }
 OPTIMIZER = "optimizer"
-
-# What a side computes first of all that is ready, the same as the engines do. Under 1f1b the client first does what the
-# server waits for, and the server goes back before it goes on; under gpipe what goes forward comes first, because no
-# backward pass may start before the last of it.
-_RANKS = {
-    "1f1b": ("tail gradient", "tail", "body gradient", "body", "head", "head gradient"),
-    "gpipe": ("head", "body", "tail", "tail gradient", "body gradient", "head gradient"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +211,11 @@ class _Plan:
     def __init__(self, work: Work, chunks: int, link: Link, schedule: str) -> None:
         self.work, self.chunks, self.link, self.schedule = work, chunks, link, schedule
         self.operations: list[Operation] = []
+        self.ranks = {
+            task: rank
+            for side in (CLIENT, SERVER)
+            for rank, task in enumerate(chain.from_iterable(lanes(schedule, side, chunks)))
+        }
 
     def build(self) -> None:
         """Fill :attr:`operations`."""
@@ -215,40 +224,39 @@ class _Plan:
         ends = [self._backward(j, logits if self.schedule == "gpipe" else [logits[j]]) for j in range(self.chunks)]
         for side, seconds in ((CLIENT, self.work.client_optimizer), (SERVER, self.work.server_optimizer)):
             lasts = [end[side] for end in ends]
-            self._add(side, COMPUTE, OPTIMIZER, self.chunks - 1, seconds, lasts, rank=len(_RANKS[self.schedule]))
+            self._add(side, COMPUTE, OPTIMIZER, self.chunks - 1, seconds, lasts)
 
     def _forward(self, j: int) -> Operation:
-        head = self._compute(CLIENT, "head", j, [])
-        body = self._compute(SERVER, "body", j, [self._cross(CLIENT, "activation 1", j, head)])
-        return self._compute(CLIENT, "tail", j, [self._cross(SERVER, "activation 2", j, body)])
+        head = self._compute(CLIENT, HEAD, j, [])
+        body = self._compute(SERVER, BODY, j, [self._cross(CLIENT, "activation 1", head)])
+        return self._compute(CLIENT, TAIL, j, [self._cross(SERVER, "activation 2", body)])
 
     def _backward(self, j: int, logits: list[Operation]) -> dict[str, Operation]:
-        tail = self._compute(CLIENT, "tail gradient", j, logits)
-        body = self._compute(SERVER, "body gradient", j, [self._cross(CLIENT, "gradient 2", j, tail)])
-        head = self._compute(CLIENT, "head gradient", j, [self._cross(SERVER, "gradient 1", j, body)])
+        tail = self._compute(CLIENT, TAIL_GRADIENT, j, logits)
+        body = self._compute(SERVER, BODY_GRADIENT, j, [self._cross(CLIENT, "gradient 2", tail)])
+        head = self._compute(CLIENT, HEAD_GRADIENT, j, [self._cross(SERVER, "gradient 1", body)])
         return {CLIENT: head, SERVER: body}
 
     def _compute(self, side: str, what: str, j: int, after: list[Operation]) -> Operation:
         seconds = getattr(self.work, PASSES[what])
-        return self._add(side, COMPUTE, what, j, seconds, after, rank=_RANKS[self.schedule].index(what))
+        return self._add(side, COMPUTE, what, j, seconds, after, rank=(self.ranks[Task(what, j)], 0))
 
-    def _cross(self, side: str, what: str, j: int, made: Operation) -> Operation:
-        """Encode, send and decode; return the last of them."""
+    def _cross(self, side: str, what: str, made: Operation) -> Operation:
+        """Encode, send and decode what a pass ``made``; return the last of them."""
         message: Message = getattr(self.work, what.replace(" ", "_"))
-        rank = 0 if what.endswith("2") else 1
+        j, other = made.span.micro_batch, SERVER if side == CLIENT else CLIENT
+        rank = (0 if what.endswith("2") else 1, order_of(self.schedule, made.span.what, self.chunks).index(j))
         encoded = self._add(side, ENCODE, what, j, message.encode, [made], rank=rank)
         seconds = self.link.seconds(message.nbytes)
         sent = self._add(side, SEND, what, j, seconds, [encoded], rank=rank, nbytes=message.nbytes)
         sent.delay, sent.yields = self.link.latency_ms / 1e3, True
-        return self._add(SERVER if side == CLIENT else CLIENT, DECODE, what, j, message.decode, [sent], rank=0)
+        return self._add(other, DECODE, what, j, message.decode, [sent])
 
     def _add(
         self, side: str, activity: str, what: str, j: int, seconds: float, after: list[Operation],
-        *, rank: int, nbytes: int = 0,
+        *, rank: tuple[int, int] = (0, 0), nbytes: int = 0,
     ) -> Operation:  # fmt: skip
-        reverse = self.schedule == "gpipe" and "gradient" in what
-        # What has arrived is decoded in the order of arrival.
-        position = 0 if activity == DECODE else self.chunks - 1 - j if reverse else j
+        """Add an operation; those of equal rank go in the order in which they become ready."""
         span = Span(side=side, activity=activity, what=what, micro_batch=j, start=0.0, end=0.0, nbytes=nbytes)
-        self.operations.append(Operation(span, (side, activity), seconds, (rank, position), after))
+        self.operations.append(Operation(span, (side, activity), seconds, rank, after))
         return self.operations[-1]
