@@ -28,6 +28,8 @@ examples:
   python -m splitlib plan --task cifar10 --link 50Mbit --latency 10ms
   python -m splitlib plan --model mobilenet_v2 --image-size 96 --link 50Mbit --latency 10ms --max-error 0.01
   python -m splitlib plan --task cola --link 1Gbit --cuts named --compressors none uniform:bits=8 --chunks 1 4
+  python -m splitlib plan --task cola --link 5Mbit --compressors none \\
+      uniform:bits=8 sort:level_bits=0,bin_bits=4,edges=least_error,codes=context
   python -m splitlib plan --task cifar10 --link 20Mbit --client-speed 0.1 --max-client-share 0.2 --csv plan.csv
 """
 # The planner chooses these, or leaves them as they are.
