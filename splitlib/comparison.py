@@ -20,6 +20,8 @@ NOISE_CAP = 3
 _DATA = ("real", "embedded", "none")
 # Runs that differ in one of these are never averaged: they give a reported row several result rows.
 _ORIGIN = ("data", "data_label", "model", "document_settings")
+_TOLD = (*_ORIGIN, "size_text", "hardware")
+"""What the table says of how a row was measured."""
 _SETTINGS = tuple(f.name for f in dataclasses.fields(RunConfig) if f.name != "seed")
 _NUMBERS = ("reported", "reported_sd", "source", "measured", "measured_sd", "n", "difference")
 _CHANGES = ("reported_change", "measured_change")
@@ -118,8 +120,8 @@ def compare(
         reported: a table of :func:`splitlib.reported.load`, or some of its rows.
         measured: one row a run. Must say ``data`` ("real", "embedded", or "none" for what depends on no data) and
             ``document_settings`` (whether task, model, weights, data size and epochs are the document's); may say
-            ``data_label``, ``data_fingerprint``, ``model``, ``hardware`` and ``collapsed``. Rows without the metric do
-            not count. An empty frame means that nothing was run.
+            ``data_label``, ``data_fingerprint``, ``model``, ``size_text``, ``hardware`` and ``collapsed``. Rows without
+            the metric do not count. An empty frame means that nothing was run.
         on: columns that identify a row; a mapping gives the measured column's name for each reported one. A blank
             matches a blank.
         metric: the reported column to compare.
@@ -134,8 +136,8 @@ def compare(
         The ``on`` columns, ``metric``, ``reported``, ``reported_sd``, ``source`` (document and section), ``measured``,
         ``measured_sd`` (blank for a single run), ``n``, ``difference`` (measured less reported, in the metric's unit),
         ``reported_change`` and ``measured_change`` (shares if ``relative``), then what ``measured`` says of ``data``,
-        ``data_label``, ``model``, ``document_settings`` and ``hardware`` (all kinds), ``collapsed`` (how many of the n
-        runs predict one class) and ``status``.
+        ``data_label``, ``model``, ``document_settings``, ``size_text`` and ``hardware`` (all kinds), ``collapsed`` (how
+        many of the n runs predict one class) and ``status``.
 
     Raises:
         ConfigError: a column is missing, the tolerance is not positive, ``baseline`` picks no row or several, or rows
@@ -170,8 +172,7 @@ def compare(
     table = pd.DataFrame(joined).assign(metric=metric).astype({"collapsed": "Int64"})
     _add_judgement(table, tolerance, relative)
     identity = reported[list(pairs)].iloc[table["position"]].reset_index(drop=True)
-    origin_columns = [name for name in (*_ORIGIN, "hardware") if name not in pairs]
-    columns = ["metric", *_NUMBERS, *_CHANGES, *origin_columns, "collapsed", "status"]
+    columns = ["metric", *_NUMBERS, *_CHANGES, *(name for name in _TOLD if name not in pairs), "collapsed", "status"]
     return pd.concat([identity, table[columns]], axis=1)
 
 
@@ -198,9 +199,9 @@ def _add_judgement(table: pd.DataFrame, tolerance: float, relative: bool) -> Non
 
 # --- The measured side -----------------------------------------------------------------------------------------------
 
-_NOT_RUN: Row = {"measured": math.nan, "measured_sd": math.nan, "n": 0, "collapsed": None, "hardware": None}
+_NOT_RUN: Row = {"measured": math.nan, "measured_sd": math.nan, "n": 0, "collapsed": None}
 _NOT_RUN["by_seed"] = pd.Series(dtype=float)
-_NOT_RUN |= dict.fromkeys(_ORIGIN)
+_NOT_RUN |= dict.fromkeys(_TOLD)
 
 
 def _group(
@@ -233,7 +234,7 @@ def _summary(runs: Sequence[Row], metric: str) -> Row:
         "n": len(runs),
         "by_seed": values,
         "collapsed": sum(map(bool, (run["collapsed"] for run in runs))) if "collapsed" in runs[0] else None,
-        **{name: runs[0].get(name) for name in _ORIGIN},
+        **{name: runs[0].get(name) for name in (*_ORIGIN, "size_text")},
         "hardware": either(run["hardware"] for run in runs if not pd.isna(run.get("hardware"))) or None,
     }
 

@@ -6,8 +6,9 @@ a ratio of bytes and a change of the task's metric, in points, against the row w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -153,13 +154,14 @@ def summary(runs: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
     the last epoch), ``n``, ``change`` and ``change_sd`` (points against the runs without compression that have the same
     seeds, and so the same start and the same batches), ``loss`` and ``loss_sd`` (change of the last epoch's training
     loss against the same runs, relative), ``collapsed`` (runs that predict one class), ``diverged`` (runs whose loss
-    stopped being a number), ``no_loss`` and ``trains_alike``.
+    stopped being a number), ``no_loss``, ``trains_alike``, ``surely_no_loss`` and ``surely_alike``.
 
     ``no_loss``: no run failed in one of these ways, and the change is above minus one standard deviation of the runs
     without compression. ``trains_alike``: nor is the training loss higher by more than one of its own, which thousands
-    of samples show where a validation set of a thousand does not. Both are None where those runs are no measure: a
-    single one, one that predicts one class, or no seed in common. The last epoch, not the best, because the best of
-    several noisy ones flatters.
+    of samples show where a validation set of a thousand does not. *Surely* is with a standard error of the mean to
+    spare, which a single run does not have. All are None where those runs are no measure: a single one, one that
+    predicts one class, or no seed in common. The last epoch, not the best, because the best of several noisy ones
+    flatters.
     """
     rows = []
     bases = to_frame(runs[NONE]).set_index("seed")
@@ -172,8 +174,13 @@ def summary(runs: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
         failed = frame["collapsed"] | frame["diverged"]
         changes = (frame["last_percent"] - base).dropna()  # matched by seed
         losses = (frame["last_train_loss"] - base_loss).dropna()
+        within = _within(-changes, base.std())
+        alike = _within(losses, base_loss.std())
+        verdicts = {
+            "no_loss": within.mean, "trains_alike": within.mean and alike.mean,
+            "surely_no_loss": within.surely, "surely_alike": within.surely and alike.surely,
+        }  # fmt: skip
         known = measures and len(changes) > 0
-        no_loss = bool(changes.mean() >= -base.std() and not failed.any())
         rows.append(
             {
                 "label": label,
@@ -187,11 +194,22 @@ def summary(runs: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
                 "loss_sd": (losses / base_loss).std(),
                 "collapsed": int(frame["collapsed"].sum()),
                 "diverged": int(frame["diverged"].sum()),
-                "no_loss": no_loss if known else None,
-                "trains_alike": bool(no_loss and losses.mean() <= base_loss.std()) if known else None,
+                **{name: (verdict and not failed.any()) if known else None for name, verdict in verdicts.items()},
             }
         )
     return pd.DataFrame(rows).sort_values("ratio", ascending=False, kind="stable", ignore_index=True)
+
+
+class _Within(NamedTuple):
+    """Whether what runs lose in the mean is within a limit, and whether it is with a standard error to spare."""
+
+    mean: bool
+    surely: bool
+
+
+def _within(losses: pd.Series, limit: float) -> _Within:
+    standard_error = losses.std() / len(losses) ** 0.5 if len(losses) > 1 else math.inf
+    return _Within(bool(losses.mean() <= limit), bool(losses.mean() + standard_error <= limit))
 
 
 # Tables that give a ratio or bits and an accuracy, and the metric's column; a task's unit is points either way.
@@ -343,19 +361,27 @@ def markdown(task: str, runs: Mapping[str, Sequence[RunRecord]], *, brief: bool 
 def answer(table: pd.DataFrame) -> str:
     """Return the sentence that :func:`summary` comes to: the fewest bytes that lose nothing, by rows with several runs.
 
-    A row with one run counts only where no other has more.
+    A row with one run counts only where no other has more; it has no standard error to spare.
     """
-    found = {
-        by: _fewest(table, column) for by, column in (("metric", "no_loss"), ("training loss too", "trains_alike"))
-    }
-    parts = [
-        f"**1/{1 / row.ratio:.0f}** by the {by} ({row.label}, n={row.n})"
-        for by, row in found.items()
-        if row is not None
-    ]
+    parts = [f"by the {by} {shares}" for by, columns in _ANSWERS.items() if (shares := _shares(table, *columns))]
     if not parts:
         return "No row is known to lose nothing."
-    return f"Fewest bytes within one standard deviation of none: {', '.join(parts)}."
+    return f"Fewest bytes within one standard deviation of none: {'; '.join(parts)}."
+
+
+_SPARE = " with a standard error to spare"
+# By what is asked: the columns of a summary, in the mean and surely.
+_ANSWERS = {
+    "metric": ("no_loss", "surely_no_loss"),
+    "training loss too": ("trains_alike", "surely_alike"),
+}
+
+
+def _shares(table: pd.DataFrame, in_the_mean: str, surely: str) -> str:
+    found = [(row, words) for column, words in ((in_the_mean, ""), (surely, _SPARE)) if (row := _fewest(table, column))]
+    if len({row.label for row, _ in found}) == 1:
+        found = found[-1:]
+    return " and ".join(f"**1/{1 / row.ratio:.0f}**{words} ({row.label}, n={row.n})" for row, words in found)
 
 
 def _fewest(table: pd.DataFrame, column: str) -> Any:

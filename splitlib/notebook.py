@@ -183,10 +183,10 @@ def show_comparison(table: pd.DataFrame, digits: int = 2) -> Any:
     """Return the table of :func:`splitlib.comparison.compare` for display.
 
     Reported and measured values get their spread and n beside them. What all measured rows share (metric, data, model,
-    hardware) moves into the caption; the rest stays in columns.
+    sizes, hardware) moves into the caption; the rest stays in columns.
     """
     identity = list(table.columns[: table.columns.get_loc("metric")])
-    context = [name for name in ("metric", "data_label", "model", "hardware") if name in table]
+    context = [name for name in ("metric", "data_label", "model", "size_text", "hardware") if name in table]
     shared = [name for name in context if table[name].nunique() <= 1]
     shown = table[identity].copy()
     shown["reported"] = [
@@ -198,6 +198,7 @@ def show_comparison(table: pd.DataFrame, digits: int = 2) -> Any:
     for name in ("n", "difference", *(name for name in context if name not in shared), "collapsed", "status"):
         shown[name] = table[name]
     caption = "; ".join(str(table[name].dropna().iloc[0]) for name in shared if table[name].notna().any())
+    shown = shown.rename(columns={"size_text": "size"})
     return shown.style.format(precision=digits, na_rep="–").hide(axis="index").set_caption(caption)
 
 

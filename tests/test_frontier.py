@@ -76,7 +76,9 @@ def test_the_answer_is_the_fewest_bytes_of_rows_with_several_runs():
     bad = [dataclasses.replace(lean[0], gradient_bytes=0), *runs_of("cola", [0.0])]
     whole = [dataclasses.replace(r, activation_bytes=50, gradient_bytes=50) for r in base]
     rows = {"none": whole, "lean": lean, "leaner, one run": leaner, "loses": bad}
-    assert "**1/50** by the metric (lean, n=2), " in frontier.answer(frontier.summary(rows))
+    assert "by the metric **1/50** with a standard error to spare (lean, n=2); " in frontier.answer(
+        frontier.summary(rows)
+    )
     assert "leaner" in frontier.answer(frontier.summary({"none": whole, "leaner": leaner}))
     assert frontier.answer(frontier.summary({"none": whole, "loses": bad})) == "No row is known to lose nothing."
 
@@ -103,11 +105,31 @@ def test_a_row_trains_alike_if_its_loss_is_within_the_spread_too():
     assert table["loss"].tolist() == pytest.approx([0, 0.1, (0.25 + 0.2) / 2, 0])
     assert table["loss_sd"].tolist() == pytest.approx([0, 0, 0.05 / 2**0.5, 0])
     text = frontier.markdown("cola", runs)
-    assert "none: **1/50** by the metric (worse, n=2), **1/25** by the training loss too (alike, n=2)." in text
+    spare = "with a standard error to spare"
+    assert (
+        f"by the metric **1/50** {spare} (worse, n=2); by the training loss too **1/25** {spare} (alike, n=2)." in text
+    )
     ends = [line.rsplit("|", 4)[1:] for line in text.splitlines()[-3:]]
     assert ends[0][0] == " +10 ± 0 % " and ends[0][2] == " within one sd of none "
     assert ends[1][0] == " +22 ± 4 % " and ends[1][2] == " within one sd, its training loss is not "
     assert ends[2][0] == " +0 ± 0 % " and ends[2][2] == " more than one sd below none "
+
+
+def test_a_standard_error_to_spare_is_more_than_a_mean():
+    """Runs without compression have a standard deviation of two; both rows lose one, but one of them scatters."""
+    base = [dataclasses.replace(r, activation_bytes=50, gradient_bytes=50) for r in runs_of("cola", [58.0, 60.0, 62.0])]
+    lose_one = {"scattered": [60.0, 59.0, 58.0], "steady": [57.0, 59.0, 61.0]}
+    runs = {
+        label: [dataclasses.replace(r, activation_bytes=nbytes, gradient_bytes=0) for r in runs_of("cola", percents)]
+        for nbytes, (label, percents) in enumerate(lose_one.items(), start=1)
+    }
+    table = frontier.summary({"none": base, **runs}).set_index("label")
+    assert table["change"].tolist() == pytest.approx([0, -1, -1])
+    assert table["no_loss"].all() and table["surely_no_loss"].to_dict() == {
+        "none": True, "steady": True, "scattered": False,
+    }  # fmt: skip
+    text = frontier.answer(table.reset_index())
+    assert "metric **1/100** (scattered, n=3) and **1/50** with a standard error to spare (steady, n=3); by" in text
 
 
 def test_one_run_without_compression_has_no_spread_to_judge_by():

@@ -3,6 +3,7 @@
 import statistics
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from splitlib import frontier, reported
@@ -148,8 +149,10 @@ def test_how_few_bytes_lose_nothing(committed):
         assert row["no_loss"] and round(1 / row["ratio"]) == share
         assert row["trains_alike"] == (share in alike)
     assert leanest[49]["n"] == leanest[51]["n"] == 5 and alike[33]["n"] == alike[42]["n"] == 3
-    for table, shares in ((text, (49, 33)), (images, (51, 42))):
-        assert all(f"**1/{share}** by the" in frontier.answer(table.reset_index()) for share in shares)
+    for table, (plain, spare) in ((text, ((49, 33), (41, 20))), (images, ((51, 42), (42, 4)))):
+        words = frontier.answer(table.reset_index())
+        assert [f"**1/{share}** (" in words for share in plain] == [True, True]
+        assert [f"**1/{share}** with a standard error to spare (" in words for share in spare] == [True, True]
     four, four_two, both = (
         text.loc[f"{row} in context, no padding"] for row in ("least error 4", "4 and 2 bits by token", "3 and 4 bits")
     )
@@ -162,9 +165,31 @@ def test_how_few_bytes_lose_nothing(committed):
     assert (
         images.loc["least error 4", "change"] == pytest.approx(-4, abs=0.25) and images.loc["least error 4", "n"] == 3
     )
+    for row, error in ((by_token, 1.76), (in_context, 1.0)):
+        assert row["change_sd"] / row["n"] ** 0.5 == pytest.approx(error, abs=0.05)
     scatter = images.loc[["6 and 2 bits", "5 and 4 bits", "5 and 3 bits", "5 and 2 bits"], "change_sd"]
     assert all(sd == pytest.approx(2, abs=0.4) for sd in scatter)
     assert by_token["change_sd"] == pytest.approx(4, abs=0.4) == text.loc["3 and 4 bits, no padding", "change_sd"]
+
+
+def test_what_stays_inside_by_the_correlation_alone(committed):
+    rows = committed("cola")
+    table = frontier.summary(rows).set_index("label")
+    alone = table[table["no_loss"].eq(True) & table["trains_alike"].eq(False) & (table["n"] > 1)]
+    assert {"sort 8 (the documents')", "change, 2 and 4 bits, no padding"} <= set(alone.index)
+    ends = {label: statistics.mean(run.last.eval_loss for run in runs) for label, runs in rows.items() if runs}
+    assert sum(ends[label] < ends["none"] for label in alone.index) >= len(alone) - 1, "most have a lower one"
+    assert table.loc["least error 5, no padding", "surely_alike"]
+    saved = table["ratio"]["least error 4"] / table["ratio"]["least error 4, no padding"]
+    assert saved == pytest.approx(2.1, abs=0.05)
+
+
+def test_the_leanest_reported_rows_that_lose_little():
+    rows = (("cola", "accuracy", 0.5, 7), ("cola", "matthews", 2, 4), ("cifar10", "accuracy", 0.5, 26))
+    for task, metric, little, share in rows:
+        told = frontier.published(task)
+        fine = told[(told["metric"] == metric) & (told["change"] > -little)]
+        assert round(1 / fine["ratio"].min()) == share
 
 
 def test_every_run_of_fewer_bits_trains_worse(committed):
@@ -193,13 +218,15 @@ def test_codes_in_context_cost_training_time(committed):
         assert seconds[0] / seconds[1] == pytest.approx(1.6, abs=0.15)
 
 
-def test_another_processor_moves_a_run_of_text_by_up_to_a_point_and_a_half(committed):
+def test_another_processor_moves_a_run_of_text_by_up_to_two_points(committed):
     rows = committed("cola")
-    ours, theirs = (rows[f"3 and 4 bits{how}, no padding"] for how in (" in context", ""))
-    pairs = [(a, b) for a in ours for b in theirs if a.config.seed == b.config.seed]
-    moved = [abs(a.row()["last_percent"] - b.row()["last_percent"]) for a, b in pairs]
-    assert len(moved) == 3 and max(moved) == pytest.approx(1.5, abs=0.05)
-    assert all(a.environment["hardware"] != b.environment["hardware"] for a, b in pairs)
+    moved = []
+    for levels in ("3 and 4 bits", "least error 4"):
+        ours, theirs = (rows[f"{levels}{how}, no padding"] for how in (" in context", ""))
+        pairs = [(a, b) for a in ours for b in theirs if a.config.seed == b.config.seed]
+        assert len(pairs) == 3 and all(a.environment["hardware"] != b.environment["hardware"] for a, b in pairs)
+        moved += [abs(a.row()["last_percent"] - b.row()["last_percent"]) for a, b in pairs]
+    assert max(moved) == pytest.approx(2.2, abs=0.05)
 
 
 def over_link(chunks: int = 8, schedule: str = "gpipe", **changes) -> BatchTiming:
@@ -225,12 +252,17 @@ def test_what_compression_is_worth_over_a_link(monkeypatch):
     assert in_context.median / eight_bits.median == pytest.approx(1.2, abs=0.05)
     fewer = [way.median for way in ways if way.compression_ratio < 0.05]
     assert len(fewer) == 3 and min(fewer) > eight_bits.median, "nothing is bought"
-    assert over_link(schedule="1f1b").median / raw == pytest.approx(2 / 3, abs=0.02)
-    told = reported.load("000_2.2_two_machines")
+    better = over_link(schedule="1f1b").median
+    assert better / raw == pytest.approx(2 / 3, abs=0.02)
+    faster = [better / way.median for way in ways]
+    assert (round(min(faster), 1), round(max(faster), 1)) == (1.4, 1.8)
+    told = pd.concat([reported.load("000_2.2_two_machines"), reported.load("002_4.2_two_machines")])
     told.loc[told["row"] == 12, "chunks"] = 8
-    told = told[told["chunks"] == 8].set_index("partition")
-    plain = told[told["compressor"] == "none"].loc["first_last", "time_per_batch_s"]
-    assert all(4 < times < 6 for times in plain / told["time_per_batch_s"].drop("first_last"))
+    told = told[told["chunks"] == 8]
+    assert set(told["batch_size"]) == {64}
+    raw, others = (told.loc[(told["compressor"] == "none") == is_raw, "time_per_batch_s"] for is_raw in (True, False))
+    assert raw.nunique() == 1
+    assert (round(raw.max() / others.max(), 1), round(raw.max() / others.min(), 1)) == (3.3, 5.6)
 
 
 def test_the_documents_disagree_on_eight_uniform_bits():
@@ -406,22 +438,16 @@ def test_what_decaying_layers_keep():
     decaying = [r for r in every if r.config.insert == "decaying_linear" and r.config.insert_options["rate"] < 1]
     kept = [record.best.matthews / plain.best.matthews for record in decaying]
     assert len(kept) > 1 and all(1 / 3 < share < 3 / 4 for share in kept)
-    accuracies = [record.row()["best_accuracy_percent"] for record in (plain, *decaying)]
-    assert max(accuracies) - min(accuracies) < 1
+    lost = [plain.last.accuracy - record.last.accuracy for record in decaying]
+    assert max(lost) == pytest.approx(0.02, abs=0.002) and min(lost) > -0.005
 
 
-def test_low_ranks_lose_a_point_of_accuracy_and_predict_one_class():
-    """Document 002 reports accuracy alone, by which they look as good as there."""
-    plain = recorded("cola", "condition_3")
+def test_low_ranks_predict_one_class_where_document_002_loses_a_point():
     wanted = {"task": "cola", "partition": "condition_3", "compressor": "power_iteration"}
     every = [record for record in map(read_record, RECORDS) if record.config.task == "cola"]
     found = [record for record in every if wanted.items() <= record.config.to_dict().items()]
     ranks = [record for record in found if record.config.compressor_options["rank"] < record.config.max_length]
     assert sorted(record.config.compressor_options["rank"] for record in ranks) == [3, 4, 8]
     assert len(ranks) == 3 and all(record.collapsed for record in ranks)
-    lost = statistics.mean(r.row()["best_accuracy_percent"] for r in plain) - max(
-        r.row()["best_accuracy_percent"] for r in ranks
-    )
-    assert lost == pytest.approx(1, abs=0.3)
     told = reported.load("002_2.2_power_iteration")["accuracy_percent"]
-    assert 0.5 < told.max() - told.min() < 1.5
+    assert told.iloc[0] - told.min() == pytest.approx(0.9), "against the whole rank, the first row"

@@ -324,14 +324,14 @@ def input_text(config: RunConfig) -> str:
     return f"{config.image_size} px" if config.kind == "vision" else f"{config.max_length} tokens"
 
 
-def size_text(config: RunConfig) -> str:
-    """Return how large the inputs, the batches and the training are, for titles.
+def size_text(config: RunConfig, *, trained: bool = True) -> str:
+    """Return how large the inputs, the batches and the training are, for titles; of what is only timed, no training.
 
     >>> size_text(RunConfig(task="cifar10", image_size=64, batch_size=256, chunks=8, epochs=6))
     '64 px, 6 epochs, batch 256 in 8'
     """
     batch = f"batch {config.batch_size}" + (f" in {config.chunks}" if config.chunks > 1 else "")
-    return f"{input_text(config)}, {config.epochs} epochs, {batch}"
+    return ", ".join([input_text(config), *([f"{config.epochs} epochs"] if trained else []), batch])
 
 
 def run_title(config: RunConfig) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from splitlib.config import RunConfig
+from splitlib.config import RunConfig, size_text
 from splitlib.errors import RecordError
 from splitlib.files import file_stem, write_text
 from splitlib.measuring.spans import MEBIBYTE
@@ -115,6 +115,7 @@ class BatchTiming:
         return {
             **self.config.to_dict(),
             "data_label": self.data_label,
+            "size_text": f"{size_text(self.config, trained=False)}, median of {len(self.seconds)}",
             "hardware": self.environment["hardware"],
             "devices": " | ".join(self.devices),
             "link": self.link,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -70,6 +71,7 @@ def figure(
     """
     with plt.rc_context(STYLE):
         drawing, axes = plt.subplots(1, columns, figsize=(max(6.4, width * columns), height), squeeze=False)
+        title = re.sub(r"(?<=\d) (?=[A-Za-z])", "\N{NO-BREAK SPACE}", title)  # a unit stays with its number
         drawing.suptitle(title, fontsize=10, wrap=True)
         yield drawing, axes[0]
 

@@ -178,24 +178,29 @@ def _write_beside(ax: Axes, points: pd.DataFrame, colours: Mapping[str, str]) ->
 def predicted_and_measured(ax: Axes, points: pd.DataFrame) -> None:
     """Draw measured against predicted seconds on equal logarithmic axes; on the diagonal both are the same.
 
-    ``points`` has the columns ``predicted``, ``measured``, ``method`` (a colour each) and ``chunks`` (a marker each).
+    ``points`` has the columns ``predicted``, ``measured``, ``method`` (a colour each, hollow where colours repeat) and
+    ``chunks`` (a marker each).
     """
     methods, chunks = (list(dict.fromkeys(points[name])) for name in ("method", "chunks"))
+    colours = [COLOURS[i % len(COLOURS)] for i in range(len(methods))]
+    faces = [colour if i < len(COLOURS) else "white" for i, colour in enumerate(colours)]
     for (method, number), group in points.groupby(["method", "chunks"], sort=False):
         ax.plot(
-            group["predicted"], group["measured"], linestyle="none", markersize=7, markeredgecolor="black", alpha=0.75,
-            marker=MARKERS[chunks.index(number) % len(MARKERS)], color=COLOURS[methods.index(method) % len(COLOURS)],
+            group["predicted"], group["measured"], linestyle="none", markersize=7, alpha=0.75,
+            marker=MARKERS[chunks.index(number) % len(MARKERS)],
+            markeredgecolor=colours[methods.index(method)], markerfacecolor=faces[methods.index(method)],
         )  # fmt: skip
     values = points[["predicted", "measured"]].to_numpy(float)
     ends = (0.8 * values.min(), 1.25 * values.max())
     ax.plot(ends, ends, color="black", linestyle="-", linewidth=0.8, zorder=1)
     ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal",
-           xlabel="predicted time per batch [s]", ylabel="measured time per batch [s]")  # fmt: skip
+           xlabel="predicted time per batch [s, log]", ylabel="measured time per batch [s, log]")  # fmt: skip
     for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_locator(NullLocator())
-    keys = [Patch(label=name, color=COLOURS[i % len(COLOURS)]) for i, name in enumerate(methods)]
+    looks_of = zip(methods, colours, faces, strict=True)
+    keys = [Patch(label=name, edgecolor=colour, facecolor=face) for name, colour, face in looks_of]
     looks = [
         Line2D([], [], linestyle="none", marker=MARKERS[i % len(MARKERS)], color="black", label=f"chunks {number}")
         for i, number in enumerate(chunks)

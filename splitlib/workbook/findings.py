@@ -39,7 +39,7 @@ def findings_text(folder: Path, figures: Path, study: StudyNotebook, cells: Sequ
     opening = (
         f"# {study.number} {study.title}\n\n{study.question}\n\n"
         f"Written by `make figures` from the records beside this page; code and method are in "
-        f"[the notebook]({notebook})."
+        f"[the notebook]({notebook}), what the words in the tables mean in [the overview](00_overview.md#the-words)."
     )
     return "\n\n".join([opening, *_parts(folder, figures, study, cells)]) + "\n"
 
