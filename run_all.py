@@ -2,7 +2,7 @@
 
     python run_all.py                                # everything, profile quick, embedded data
     python run_all.py --list                         # notebooks, their questions and parameters
-    python run_all.py --only 01 --profile real --hub path/to/mirror --param epochs=5
+    python run_all.py --only 01 --profile real --hub path/to/mirror --param seeds=3
 
 The executed notebooks, their HTML pages and index.html go to runs/<date_time>/; runs/latest leads to the newest.
 """

@@ -83,7 +83,7 @@ class Profile:
         if samples and "batch_size" not in overrides:
             batch = min(batch, samples)
         changes["batch_size"] = batch
-        changes.setdefault("chunks", min(config.chunks, batch))
+        changes.setdefault("chunks", max(1, min(config.chunks, batch)))  # of no batch, an error names the batch
         return config.replace(**changes)
 
 

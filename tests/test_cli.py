@@ -128,6 +128,8 @@ def test_insert_parameters_reach_the_config():
         (["--compresor", "sort"], ["--compresor"]),
         (["--task", "cifar10", "--partition", "condition_1"], ["condition_1", "first_last"]),
         (["--batch-size", "2", "--chunks", "4"], ["batch_size 2", "chunks 4"]),
+        (["--batch-size", "0"], ["batch_size must be at least 1, not 0"]),
+        (["--lora-rank", "10000000000000"], ["not enough memory for these sizes", "make them smaller"]),
         (["--compressor", "sort", "--bits", "3"], ["no parameter 'bits'"]),
         (["--compressor", "gzip"], ["gzip"]),
         (["--compressor", "power_iteration", "--rank", "many"], ["--rank", "many"]),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from splitlib.compressors import COMPRESSORS, HEADER_BYTES, Payload, base, decode, lossless, make_compressor
 from splitlib.compressors.packing import pack, packed_nbytes, unpack
 from splitlib.compressors.sort import BinnedQuantization
+from splitlib.compressors.uniform import UniformQuantization
 from splitlib.config import choices
 from splitlib.errors import ConfigError, PayloadError
 
@@ -29,6 +30,8 @@ AWKWARD = {
     "two values": torch.tensor([0.0, 1.0]).repeat(20),
     "denormal": torch.tensor([1e-45, 0.0, 3e-45]),
     "huge": torch.tensor([3e38, -3e38, 0.0]),
+    "largest": torch.tensor([torch.finfo(torch.float32).max] * 2),
+    "largest of both signs": torch.tensor([-1.0, 0.0, 1.0]) * torch.finfo(torch.float32).max,
     "not contiguous": torch.arange(24.0).reshape(4, 6).t(),
     "channels last": torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last),
     "relu": torch.randn(1000).relu(),
@@ -173,6 +176,20 @@ def test_mistakes_are_one_clear_line(name, options, words):
 def test_bins_without_a_rule_are_no_compressor():
     with pytest.raises(TypeError, match="abstract"):
         BinnedQuantization()
+
+
+def test_a_codec_that_inherits_its_code_is_refused():
+    """Its payloads would be decoded by its parent, whatever it says itself."""
+    with pytest.raises(TypeError, match="codec Mine needs a code of its own: with"):
+
+        class Mine(UniformQuantization):
+            pass
+
+
+@pytest.mark.parametrize("x", [torch.ones(2, dtype=torch.float64), torch.ones(2).to_sparse()], ids=["double", "sparse"])
+def test_what_cannot_be_encoded_is_told_what_can(x):
+    with pytest.raises(PayloadError, match=r"only dense ones of float32, .*: convert it, such as with \.float\(\)"):
+        make_compressor("uniform").encode(x)
 
 
 def test_every_registered_compressor_is_tested_here():

@@ -20,6 +20,18 @@ def test_errors_are_relative_to_the_variance():
     assert relative_error(whole, whole) == 0
 
 
+@pytest.mark.parametrize("broken", [float("nan"), float("inf"), -float("inf")])
+def test_a_finite_value_that_comes_out_as_none_is_no_small_error(broken):
+    """It counted as exact, also before a plan's ``--max-error``."""
+    x = torch.tensor([1.0, 3.0, float("inf")])
+    assert relative_error(x, torch.tensor([1.0, broken, float("inf")])) == float("inf")
+
+
+def test_tensors_of_two_shapes_do_not_compare():
+    with pytest.raises(ValueError, match=r"a tensor of \[3, 4\] and one of \[4\] do not compare"):
+        relative_error(torch.ones(3, 4), torch.ones(4))
+
+
 def test_zeros_have_a_finite_error():
     assert spread(torch.zeros(3)) == 1 and relative_error(torch.zeros(3), torch.ones(3)) == 1
 

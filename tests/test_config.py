@@ -181,6 +181,7 @@ def test_json_round_trip():
         ({"model": "mobilenet_v2"}, ["for vision tasks"]),
         ({"model": "roberta_tiny"}, ["no pretrained weights for roberta_tiny", "random"]),
         ({"lora_alpha": 16}, ["needs a lora_rank"]),
+        ({"lora_rank": -1}, ["lora_rank must be at least 0, not -1"]),
         ({"lora_rank": 8, "lora_alpha": 0}, ["lora_alpha must be at least 1, not 0"]),
         (
             {"compressor": "uniform", "compressor_options": "bits"},

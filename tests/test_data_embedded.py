@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from types import SimpleNamespace
 
 import datasets
 import numpy as np
@@ -16,6 +17,7 @@ from splitlib.config import VISION_TASKS, RunConfig
 from splitlib.data import acceptability, entailment, load_task
 from splitlib.data.embedded import load_embedded
 from splitlib.data.tasks import TASKS
+from splitlib.errors import ConfigError
 
 DIGIT_NAMES = [str(digit) for digit in range(10)]
 SCHEMAS = {
@@ -66,6 +68,13 @@ def test_content_is_the_same_on_every_machine(task, fingerprint):
 def test_label_says_what_stands_in_for_what(task, stand_in):
     sizes = "/".join(map(str, SIZES[task]))
     assert load_task(tiny(task)).label == f"embedded {stand_in} standing in for {TASKS[task].title} ({sizes})"
+
+
+def test_a_task_without_a_stand_in_gets_no_other_tasks():
+    """It trained on RTE's pairs, and its record said they stood in for it."""
+    other = SimpleNamespace(name="mrpc", title="MRPC", kind="text")
+    with pytest.raises(ConfigError, match=r"no embedded data .* MRPC; .*--data real"):
+        load_embedded(other)
 
 
 def test_digits_are_stratified_and_upright():

@@ -7,7 +7,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splitlib.compressors import HEADER_BYTES, Payload, PowerIteration, decode, make_compressor, make_compressors
+from splitlib.compressors import (
+    HEADER_BYTES,
+    Payload,
+    PowerIteration,
+    decode,
+    lowrank,
+    make_compressor,
+    make_compressors,
+)
 from splitlib.data.text import vocabulary_size
 from splitlib.errors import ConfigError, PayloadError
 from splitlib.models.roberta import roberta_tiny
@@ -335,6 +343,21 @@ def test_mistakes_are_one_clear_line(options, words):
     with pytest.raises(ConfigError, match=words) as error:
         make_compressors("power_iteration", options)
     assert "\n" not in str(error.value)
+
+
+def test_the_callers_precision_does_not_reach_into_the_factors():
+    x = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0))
+    plain = PowerIteration(rank=2).encode(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(PowerIteration(rank=2).encode(x).message, plain.message)
+        back = decode(plain)
+    assert torch.equal(back, decode(plain))
+    lowrank._noise.cache_clear()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(PowerIteration(rank=2).encode(x).message, plain.message)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_options_of_any_codec_can_differ_between_the_cuts():

@@ -208,3 +208,10 @@ def test_unknown_partition_and_model():
         split(mobilenet_v2_tiny(10), "condition_1")
     with pytest.raises(ConfigError, match="cannot split a Linear"):
         split(nn.Linear(2, 2), "first_last")
+
+
+@pytest.mark.parametrize("at", [(), (0, 3), (-3, 3), (4, 4)])
+def test_cuts_of_ones_own_rise_from_the_first_unit(at):
+    """Without any, the model came back whole."""
+    with pytest.raises(ConfigError, match="partition 'custom' needs cuts that rise from at least 1, not"):
+        split(mobilenet_v2_tiny(10), "custom", at=at)

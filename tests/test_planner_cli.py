@@ -43,7 +43,7 @@ def test_plan_prints_ranking_assumptions_and_command(capsys, tmp_path):
         (["--compressors", "gzip"], ["gzip"]),
         (["--chunks", "many"], ["--chunks", "many"]),
         (["--chunks", "999"], ["cannot be cut into 999"]),
-        (["--measured", "/nowhere.json"], ["/nowhere.json", "holds no readable costs"]),
+        (["--measured", "/nowhere.json"], ["/nowhere.json", "holds no readable costs", "name a file that a plan kept"]),
         (["--compressor", "sort"], ["--compressor"]),
         (["--error-feedback", "gradients"], ["unrecognized arguments: --error-feedback gradients"]),
         (["--coding", "change"], ["unrecognized arguments: --coding change"]),

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -188,6 +189,14 @@ def test_nothing_half_written_is_left(mixed: Run) -> None:
     names = ("01_good", "02_raises", "03_exits", "04_killed", "05_still_runs")
     pages = [f"{name}.{ending}" for name in names for ending in ("html", "ipynb")]
     assert left == sorted([*pages, "figures", "index.html", "records.jsonl"])
+
+
+def test_the_example_in_the_help_names_a_parameter_that_is_there() -> None:
+    (line,) = (line for line in str(run_all.__doc__).splitlines() if "--param" in line)
+    words = shlex.split(line)
+    number, parameter = words[words.index("--only") + 1], words[words.index("--param") + 1].partition("=")[0]
+    (study,) = (study for study in read_studies(ROOT / "notebooks") if study.number == number)
+    assert parameter in study.parameters
 
 
 def test_list_shows_questions_and_parameters(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+import torch
+
 from splitlib import experiment
 from splitlib.cli.gpu import GPU_DESCRIPTION, GPU_EXAMPLES, add_gpu_options, run_gpu
 from splitlib.cli.headline import HEADLINE_DESCRIPTION, HEADLINE_EXAMPLES, add_headline_options, run_headline
@@ -93,10 +95,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SplitlibError as error:
         print(f"splitlib: error: {error}", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        if not _out_of_memory(error):
+            raise
+        what = str(error).strip().splitlines()[0]
+        print(f"splitlib: error: not enough memory for these sizes: make them smaller ({what})", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"\nsplitlib: {_stopped(options)}", file=sys.stderr)
         return 130
     return 0
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch had no memory left: on a GPU its error has a class for that, on a CPU only words."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _stopped(options: argparse.Namespace) -> str:

@@ -12,6 +12,7 @@ from splitlib.cli.split_table import split_text
 from splitlib.errors import ConfigError
 from splitlib.files import replace_section
 from splitlib.profiles import get_profile
+from splitlib.runtime import results_dir
 
 SECTION, SPLIT_SECTION, SIZE_SECTION = "headline", "cpu-gpu", "sizes"
 HEADLINE_DESCRIPTION = """\
@@ -63,7 +64,7 @@ def headline_text(profile: str) -> str:
     texts = [frontier.markdown(task, runs, brief=True) for task, runs in found.items() if runs[frontier.NONE]]
     if not texts:
         raise ConfigError(
-            f"no records of the frontier at profile {profile} in results/; "
+            f"no records of the frontier at profile {profile} in {results_dir()}; "
             f"python run_all.py --profile {profile} --only 11 makes them"
         )
     return "\n\n".join(texts)

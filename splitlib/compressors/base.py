@@ -129,8 +129,14 @@ class Compressor(ABC):
     """What the next ``encode`` starts from, for a codec that learns from the tensors before; checkpoints hold it."""
 
     def __init_subclass__(cls) -> None:
-        """Register the codec by its code, so that a payload finds its decoder."""
+        """Register the codec by its code, so that a payload finds its decoder.
+
+        Raises:
+            TypeError: the code is taken, or it is a parent's, which would decode the payloads.
+        """
         super().__init_subclass__()
+        if "code" not in vars(cls) and hasattr(cls, "code"):
+            raise TypeError(f"codec {cls.__name__} needs a code of its own: with {cls.code} its parent would decode it")
         if "code" in vars(cls) and _CODECS.setdefault(cls.code, cls).__qualname__ != cls.__qualname__:
             raise TypeError(f"codec {cls.code} is taken by {_CODECS[cls.code].__name__}")
 
@@ -152,15 +158,19 @@ class Compressor(ABC):
         """Return ``x`` encoded. A tensor holding inf or NaN travels as it is, flagged raw: loss scaling needs it whole.
 
         Args:
-            x: any floating tensor.
+            x: a dense tensor in float32, float16 or bfloat16.
             room: bytes to leave free in the memory before the message, a multiple of eight: a network writes its own
                 header there and sends both at once, without copying.
 
         Raises:
-            PayloadError: the dtype is not floating, or there are more than eight dimensions.
+            PayloadError: the dtype is another, there are more than eight dimensions, or the tensor is sparse.
         """
-        if x.dtype not in DTYPES or x.ndim > MAX_DIMENSIONS:
-            raise PayloadError(f"cannot encode a {x.ndim}-dimensional {x.dtype}; floating, at most {MAX_DIMENSIONS}")
+        if x.dtype not in DTYPES or x.ndim > MAX_DIMENSIONS or x.layout != torch.strided:
+            kinds = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+            raise PayloadError(
+                f"cannot encode a {x.ndim}-dimensional {x.dtype} tensor ({x.layout}); only dense ones of {kinds} "
+                f"with up to {MAX_DIMENSIONS} dimensions: convert it, such as with .float()"
+            )
         x = x.detach().contiguous()
         low, high = self.run(x.device).span(x) if x.numel() else (0.0, 0.0)
         raw = not math.isfinite(low) or not math.isfinite(high)

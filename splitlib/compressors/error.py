@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor
 
 
 def relative_error(x: Tensor, decoded: Tensor) -> float:
     """Return the mean squared error of ``decoded`` over the :func:`spread` of ``x``: 0 is exact, 1 as bad as the mean.
 
-    Tensors with inf or NaN travel as they are, so these values count as exact.
+    Tensors with inf or NaN travel as they are, so these values count as exact. Where a finite one comes out as inf or
+    NaN, the error is infinite.
 
     >>> relative_error(Tensor([-1.0, 1.0]), Tensor([0.0, 0.0]))
     1.0
@@ -16,8 +20,16 @@ def relative_error(x: Tensor, decoded: Tensor) -> float:
     Args:
         x: the tensor, of at least one value.
         decoded: what arrived, in the same shape.
+
+    Raises:
+        ValueError: the shapes differ.
     """
-    squared = (decoded.double() - x.detach().double()).nan_to_num(0.0, 0.0, 0.0).square().mean().item()
+    if decoded.shape != x.shape:
+        raise ValueError(f"a tensor of {list(x.shape)} and one of {list(decoded.shape)} do not compare")
+    difference = decoded.double() - x.detach().double()
+    squared = torch.where(x.isfinite(), difference, 0.0).square().mean().item()
+    if not math.isfinite(squared):
+        return math.inf
     return squared / spread(x) if squared else 0.0
 
 

@@ -62,16 +62,19 @@ class PowerIteration(Compressor):
         """Write the basis, then the projection.
 
         Both are scaled by the square root of the basis's length, in opposite directions: by Cauchy and Schwarz no value
-        of the projection then exceeds the tensor's largest, so half precision does not overflow.
+        of the projection then exceeds the tensor's largest, so half precision does not overflow. What rounding adds to
+        the largest value a dtype has stays there.
         """
         matrices = _matrices(x).float()
         largest = max(-low, high)
         scale = 1.0 if _TAME[0] < largest < _TAME[1] or not largest else largest
-        basis = self._iterate(matrices if scale == 1.0 else matrices / scale)
-        root = math.sqrt(basis.shape[2])
-        projection = (basis / root) @ matrices
+        with torch.autocast(x.device.type, enabled=False):
+            basis = self._iterate(matrices if scale == 1.0 else matrices / scale)
+            root = math.sqrt(basis.shape[2])
+            projection = (basis / root) @ matrices
         factors = torch.cat([(basis * root).reshape(-1), projection.reshape(-1)])
-        body.copy_(as_bytes(factors.to(x.dtype)))
+        limit = torch.finfo(x.dtype).max
+        body.copy_(as_bytes(factors.clamp_(-limit, limit).to(x.dtype)))
 
     def _iterate(self, matrices: Tensor) -> Tensor:
         """Return bases [B, r, rows] of matrices [B, rows, columns], and keep them for the next call.
@@ -110,8 +113,9 @@ class PowerIteration(Compressor):
         # A column of the basis is at most sqrt(rows) long, one of the projection sqrt(rank) * largest.
         scale = 1.0 if largest * math.sqrt(rows * rank) < limit / 2 else largest
         projection = projection if scale == 1.0 else projection / scale
-        product = basis.mT @ projection if len(header.shape) > 3 else projection.mT @ basis
-        return product if scale == 1.0 else product.clamp(-limit / scale, limit / scale) * scale
+        with torch.autocast(body.device.type, enabled=False):
+            product = basis.mT @ projection if len(header.shape) > 3 else projection.mT @ basis
+        return product if scale == 1.0 else (product * scale).clamp(-limit, limit)
 
 
 def _orthonormal(rows: Tensor) -> Tensor:
@@ -146,4 +150,5 @@ def _matrices(x: Tensor) -> Tensor:
 @functools.lru_cache(maxsize=16)
 def _noise(rank: int, rows: int) -> Tensor:
     """Return the matrix that every first iteration starts from; its own generator disturbs nobody's random numbers."""
-    return torch.randn(rank, rows, generator=torch.Generator().manual_seed(0)) / math.sqrt(rows)
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(rank, rows, generator=generator, dtype=torch.float32) / math.sqrt(rows)

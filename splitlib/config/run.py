@@ -218,7 +218,7 @@ class RunConfig:
             fill("image_size", DEFAULT_IMAGE_SIZE)
         else:
             fill("max_length", DEFAULT_MAX_LENGTH)
-        if self.lora_rank:
+        if self.lora_rank > 0:
             fill("lora_alpha", self.lora_rank)
         for name in ("insert_options", "compressor_options", "gradient_options"):
             object.__setattr__(self, name, types.MappingProxyType(dict(sorted(getattr(self, name).items()))))

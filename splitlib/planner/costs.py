@@ -203,8 +203,8 @@ def save_costs(costs: Costs, path: Path) -> None:
     write_text(path, json.dumps(costs.to_dict(), indent=1, allow_nan=False) + "\n")
 
 
-def read_costs(path: Path, config: RunConfig) -> Costs:
-    """Read costs and check that they are ``config``'s.
+def read_costs(path: Path, config: RunConfig, *, remedy: str = "delete it, or measure again with --fresh") -> Costs:
+    """Read costs and check that they are ``config``'s; ``remedy`` is what to do where the file holds none.
 
     Raises:
         RecordError: the file is missing or damaged.
@@ -215,9 +215,7 @@ def read_costs(path: Path, config: RunConfig) -> Costs:
         wanted, found = json.loads(json.dumps(depends_on(config))), costs.depends_on
         different = [name for name in DEPENDS_ON if wanted.get(name) != found.get(name)]
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise RecordError(
-            f"{path} holds no readable costs ({error}); delete it, or measure again with --fresh"
-        ) from error
+        raise RecordError(f"{path} holds no readable costs ({error}); {remedy}") from error
     if different:
         name = different[0]
         was, is_now = (values.get(name, getattr(RunConfig, name, None)) for values in (found, wanted))

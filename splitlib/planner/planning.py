@@ -24,6 +24,7 @@ from splitlib.planner.costs import ACTIVATION, GRADIENT, Costs, read_costs
 from splitlib.runtime import pick_device
 
 KEEP = 10
+_NAME_ANOTHER = "name a file that a plan kept, results/timing-plan-*.json, or none, to measure here"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +129,7 @@ def plan(
         )
 
     devices = [] if measured else list(dict.fromkeys(_client_and_server(device)))
-    found = [read_costs(measured, config)] if measured else [costs_on(place) for place in devices]
+    found = [read_costs(measured, config, remedy=_NAME_ANOTHER)] if measured else [costs_on(place) for place in devices]
     client, server = Side(costs=found[0], speed=client_speed), Side(costs=found[-1], speed=server_speed)
     costing, pairs = Costing(base, client, server), chosen_pairs(client.costs, cuts)
     choices = [
