@@ -15,7 +15,7 @@ from torch.distributed import HashStore
 from splitlib import experiment
 from splitlib.errors import ConfigError, PeerError
 from splitlib.pipeline.engine import Start
-from splitlib.pipeline.remote import handshake
+from splitlib.pipeline.remote import handshake, network
 from splitlib.pipeline.remote.control import SocketControl, read_message, write_message
 from splitlib.pipeline.remote.launch import dial_under_torchrun, serve_under_torchrun
 from splitlib.pipeline.remote.mailbox import Mailbox
@@ -118,6 +118,51 @@ def test_another_version_is_refused_with_both(monkeypatch):
         reason = read_message(connection, 10)["reason"]
         assert "client runs splitlib 9.9" in reason and f"server splitlib {handshake.__version__}" in reason
         assert says(log, reason)
+
+
+def meet(server: Server, **answer) -> socket.socket:
+    """Answer the server's challenge rightly but for ``answer``."""
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+    write_message(connection, {**_proof(read_message(connection, 10)["challenge"]), **answer})
+    return connection
+
+
+@pytest.mark.parametrize(
+    "version",
+    ["\ud800", "1\n127.0.0.1:1 connected", "\x1b[2J", "é", "1" * 33, ["9.9"]],
+    ids=["surrogate", "newline", "escape", "accent", "long", "list"],
+)
+def test_a_version_that_is_none_is_not_repeated(version):
+    """A lone surrogate, which no stream encodes, ended the server; a newline forged a line of its log."""
+    with serving() as (server, log), meet(server, versions={"splitlib": version, "protocol": 2}) as connection:
+        assert "client runs splitlib unknown, protocol 2" in read_message(connection, 10)["reason"]
+        assert says(log, "client runs splitlib unknown, protocol 2")
+        with meet(server) as another:
+            assert read_message(another, 10)["kind"] == "welcome"
+
+
+def test_what_a_client_says_cannot_break_or_forge_the_log():
+    with serving() as (server, log):
+        with meet(server) as connection:
+            assert read_message(connection, 10)["kind"] == "welcome"
+            write_message(connection, {"kind": "bye", "reason": "\ud800\n\x1b[2J"})
+            assert says(log, r"it ended: \ud800\n\x1b[2J")
+        assert len(run_on(server).history) == 1
+    assert all(line.isascii() and line.isprintable() for line in log)
+
+
+def test_an_error_of_the_program_is_logged_whole_and_the_client_told(monkeypatch):
+    """Line by line: what a client put into the error's text looks like no other line of the log."""
+
+    def fail(*arguments, **options):
+        raise ZeroDivisionError("by\nzero")
+
+    monkeypatch.setattr(network, "serve", fail)
+    with serving() as (server, log):
+        line = dial(("127.0.0.1", server.port), b"word")
+        with pytest.raises(PeerError, match="refused: by\nzero"):
+            line.control.receive("ready", timeout=10)
+        assert says(log, "    zero") and "    Traceback (most recent call last):" in log
 
 
 def test_a_client_refuses_a_server_of_another_version(monkeypatch):

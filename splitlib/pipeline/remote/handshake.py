@@ -27,6 +27,7 @@ PROTOCOL = 2
 SECRET = "SPLITLIB_SECRET"
 """Environment variable: the secret that client and server share."""
 _SECONDS = 10.0
+_MAX_VERSION = 32
 VERSIONS = {"splitlib": __version__, "protocol": PROTOCOL}
 
 
@@ -88,14 +89,21 @@ def _refuse(connection: socket.socket, reason: str) -> NoReturn:
 
 def _text(message: dict[str, Any], name: str) -> str:
     value = message.get(name)
-    if not isinstance(value, str) or not value.isascii():
+    if not isinstance(value, str) or not value.isascii() or not value.isprintable():
         raise PeerError("it does not speak splitlib's protocol")
     return value
 
 
 def _words(versions: object) -> str:
     known = versions if isinstance(versions, dict) else {}
-    return ", ".join(f"{name} {known.get(name, 'unknown')}" for name in VERSIONS)
+    return ", ".join(f"{name} {_version(known.get(name))}" for name in VERSIONS)
+
+
+def _version(value: object) -> str:
+    """Return a version to show. A stranger's is shown only where it is nothing but a version."""
+    text = str(value)
+    plain = isinstance(value, (str, int)) and text.isascii() and text.isprintable()
+    return text if plain and len(text) <= _MAX_VERSION else "unknown"
 
 
 class ControlStore(Store):

@@ -110,7 +110,7 @@ class Server:
                 try:
                     greet_client(connection, self.secret)
                 except (PeerError, OSError) as error:
-                    self.log(f"turned {client} away: {error}")
+                    self.say(f"turned {client} away: {error}")
                     connection.close()
                     continue
                 trouble = self._serve(connection, client)
@@ -118,6 +118,10 @@ class Server:
                     raise trouble
                 if once:
                     return
+
+    def say(self, line: str) -> None:
+        """Log a line, whatever a peer made it contain: in ASCII it can always be printed, and forges no other line."""
+        self.log(line.encode("unicode_escape").decode())
 
     @contextmanager
     def _listening(self) -> Iterator[socket.socket]:
@@ -134,27 +138,28 @@ class Server:
                     f"set ${SECRET} or --secret-file on both sides"
                 )
             self.port = port
-            self.log(f"listening on {format_address(host, port)}")
+            self.say(f"listening on {format_address(host, port)}")
             yield listener
 
     def _serve(self, connection: socket.socket, client: str) -> Exception | None:
         """Serve one client, and return what ended it early; whatever that is, the next one is welcome."""
-        self.log(f"{client} connected")
+        self.say(f"{client} connected")
         line = _line(connection, f"the client {client}", self.patience, rank=0)
         control = line.control
         try:
-            session = serve(line, hub=self.hub, device=self.device, required=self.required, log=self.log)
-            self.log(f"{client} finished its run at step {session.step}")
+            session = serve(line, hub=self.hub, device=self.device, required=self.required, log=self.say)
+            self.say(f"{client} finished its run at step {session.step}")
             return None
         except PeerError as error:
-            self.log(str(error))
+            self.say(str(error))
             return self._end(line, error)
         except SplitlibError as error:
-            self.log(f"{client} ended at step {control.mailbox.step}: {error}")
+            self.say(f"{client} ended at step {control.mailbox.step}: {error}")
             return self._end(line, error)
         except Exception as error:
-            self.log(f"{client} ended at step {control.mailbox.step} by an error of this program:")
-            self.log(traceback.format_exc())
+            self.say(f"{client} ended at step {control.mailbox.step} by an error of this program:")
+            for row in traceback.format_exc().splitlines():
+                self.say(f"    {row}")
             return self._end(line, error)
         except KeyboardInterrupt:
             control.close("Ctrl-C")
