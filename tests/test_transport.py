@@ -1,7 +1,10 @@
 """What carries messages, and what notices that nobody carries them any more; gloo within one process."""
 
+import contextlib
+import json
 import os
 import socket
+import struct
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -135,6 +138,39 @@ def test_a_silent_peer_is_lost_after_patience():
     with pytest.raises(PeerError, match="was lost at step 0: it was silent for 2 s"):
         control.mailbox.take(CONTROL, timeout=10)
     silent.close()
+
+
+def test_a_peer_that_talks_and_never_reads_is_lost_after_patience():
+    """The reader waited for ever to answer its pings, with the lock of all who send, and no longer counted silence."""
+    end, deaf = socket.socketpair()
+    control = SocketControl(end, Mailbox("the peer"), patience=1)
+    deaf.settimeout(5)
+    data = json.dumps({"kind": "ping"}).encode()
+    with contextlib.suppress(OSError):  # the other end has hung up
+        while not control.mailbox.lost:
+            deaf.sendall((struct.pack("<I", len(data)) + data) * 1000)
+    with pytest.raises(PeerError, match=r"was lost at step 0: it read nothing for 1 s$"):
+        control.mailbox.take(CONTROL, timeout=5)
+    started = time.monotonic()
+    control.close("which nobody hears")
+    assert time.monotonic() - started < 0.5
+    deaf.close()
+
+
+def test_a_message_may_take_longer_than_patience_on_a_slow_link():
+    end, slow = socket.socketpair()
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 12)
+    control = SocketControl(end, Mailbox("the peer"), patience=1)
+    sending = threading.Thread(target=control.send, args=("spans",), kwargs={"spans": "x" * 80_000})
+    started = time.monotonic()
+    sending.start()
+    while sending.is_alive():
+        slow.recv(20_000)
+        time.sleep(0.2)
+        slow.sendall(struct.pack("<I", 16) + b'{"kind": "beat"}')
+    assert time.monotonic() - started > 1.5 and control.mailbox.lost is None
+    control.close()
+    slow.close()
 
 
 def test_two_ends_that_say_nothing_stay_together():

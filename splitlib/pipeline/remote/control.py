@@ -1,7 +1,8 @@
 """The control channel: commands beside the tensors, and the news within seconds that the other side is gone.
 
 Over a socket a message is four bytes of length and JSON. Both sides send a beat every second; a peer that closes its
-socket is lost at once (the system closes it for a killed process), one that falls silent after ``patience`` seconds.
+socket is lost at once (the system closes it for a killed process), one that falls silent, or does not read what it is
+sent, after ``patience`` seconds.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ class SocketControl(Control):
         super().__init__(mailbox)
         self._socket, self._patience, self._sending = connection, patience, threading.Lock()
         self._closed = threading.Event()
-        connection.settimeout(None)
+        connection.settimeout(patience)
         for work in (self._read, self._beat):
             threading.Thread(target=work, daemon=True).start()
 
@@ -106,9 +107,17 @@ class SocketControl(Control):
         """As :meth:`Control.send`."""
         try:
             with self._sending:
-                write_message(self._socket, {"kind": kind, **values})
+                self._send(memoryview(_packed({"kind": kind, **values})))
+        except TimeoutError:
+            self.mailbox.lose(f"it read nothing for {self._patience:g} s")
+            self._hang_up()  # or the next message would wait as long
         except OSError as error:
             self.mailbox.lose(_why(error))
+
+    def _send(self, data: memoryview) -> None:
+        """Send ``data``, for as long as it takes while some of it leaves: ``sendall`` has one timeout for the whole."""
+        while data:
+            data = data[self._socket.send(data) :]
 
     def _beat(self) -> None:
         while not self._closed.wait(BEAT_SECONDS) and not self.mailbox.lost:
@@ -146,9 +155,12 @@ class SocketControl(Control):
             return
         self.send("bye", reason=reason)
         self._closed.set()
+        self._hang_up()
+        self._socket.close()
+
+    def _hang_up(self) -> None:
         with contextlib.suppress(OSError):  # the peer was faster
             self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
 
 
 def _why(error: Exception) -> str:
@@ -160,8 +172,12 @@ def _why(error: Exception) -> str:
 
 def write_message(connection: socket.socket, message: Message) -> None:
     """Send one message."""
+    connection.sendall(_packed(message))
+
+
+def _packed(message: Message) -> bytes:
     data = json.dumps(message).encode()
-    connection.sendall(_LENGTH.pack(len(data)) + data)
+    return _LENGTH.pack(len(data)) + data
 
 
 def read_message(connection: socket.socket, seconds: float) -> Message:
