@@ -1,6 +1,8 @@
 """Who may use a server, and what each side is told when it may not; over real sockets, with the server in a thread."""
 
+import base64
 import contextlib
+import datetime
 import json
 import re
 import socket
@@ -15,12 +17,13 @@ from torch.distributed import HashStore
 from splitlib import experiment
 from splitlib.errors import ConfigError, PeerError
 from splitlib.pipeline.engine import Start
-from splitlib.pipeline.remote import handshake, network
+from splitlib.pipeline.remote import handshake, network, transport
 from splitlib.pipeline.remote.control import SocketControl, read_message, write_message
 from splitlib.pipeline.remote.launch import dial_under_torchrun, serve_under_torchrun
 from splitlib.pipeline.remote.mailbox import Mailbox
 from splitlib.pipeline.remote.network import Server, dial, format_address, parse_address
 from tests.support import TINY
+from tests.test_transport import encoded, with_port
 
 CONFIG = TINY.replace(engine="two_machines", epochs=1, train_samples=32)
 
@@ -349,6 +352,19 @@ def test_a_client_that_leaves_before_the_first_tensor_leaves_the_server_for_the_
         line.control.close("changed its mind")
         assert says(log, "was lost at step 0: it ended: changed its mind"), log
         assert len(run_on(server).history) == 1
+
+
+def test_a_client_that_leaves_while_the_tensors_are_connected_is_no_firewall(monkeypatch):
+    monkeypatch.setattr(transport, "_CONNECTING", datetime.timedelta(seconds=0.3))
+    with serving() as (server, log):
+        line = dial(("127.0.0.1", server.port), b"word")
+        start = Start(config=CONFIG, num_labels=2, data_fingerprint="", total_steps=2, train_samples=4, step=0)
+        line.control.send("hello", **start.to_dict(), link={"rate_mbit": 0, "latency_ms": 0})
+        line.control.receive("ready", timeout=30)
+        value = with_port(base64.b64decode(line.control.receive("store", timeout=10)["value"]), 1)
+        line.control.send("store", key="activation 1/0/1", value=encoded(value))
+        line.control.close("changed its mind")
+        assert says(log, "was lost at step 0: it ended: changed its mind"), log
 
 
 def test_a_client_interrupted_while_the_server_builds_says_so(monkeypatch):

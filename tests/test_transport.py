@@ -1,8 +1,11 @@
 """What carries messages, and what notices that nobody carries them any more; gloo within one process."""
 
+import base64
 import contextlib
+import datetime
 import json
 import os
+import queue
 import socket
 import struct
 import threading
@@ -14,9 +17,10 @@ import torch
 
 from splitlib.compressors import make_compressor
 from splitlib.errors import PeerError
+from splitlib.pipeline.remote import transport
 from splitlib.pipeline.remote.control import LocalControl, SocketControl
-from splitlib.pipeline.remote.handshake import ControlStore
 from splitlib.pipeline.remote.mailbox import CONTROL, Mailbox
+from splitlib.pipeline.remote.rendezvous import ControlStore
 from splitlib.pipeline.remote.transport import gloo_transport, local_pair
 from splitlib.pipeline.remote.wire import (
     ACTIVATION_1,
@@ -41,12 +45,115 @@ def pair(request):
     """Both ends of a transport: the server's and the client's."""
     if request.param == "local":
         return local_pair()
+    return joined()
+
+
+def joined():
+    """Both ends of gloo's transport."""
     with ThreadPoolExecutor(2) as pool:
         made = [
             pool.submit(gloo_transport, ControlStore(control), rank, "127.0.0.1")
             for rank, control in enumerate(controls())
         ]
         return tuple(each.result() for each in made)
+
+
+class Misleading(ControlStore):
+    """Tells gloo, here and there, that this end listens where ``change`` says."""
+
+    def __init__(self, control, change):
+        super().__init__(control)
+        self.change = change
+
+    def set(self, key, value):
+        super().set(key, self.change(bytes(value)))
+
+
+def failures_to_meet(change) -> list[str]:
+    """What each end says when both mislead gloo; in threads that a hanging gloo cannot keep from ending."""
+    said = queue.SimpleQueue()
+
+    def meet(rank, control):
+        try:
+            gloo_transport(Misleading(control, change), rank, "127.0.0.1")
+        except Exception as error:
+            said.put(f"{type(error).__name__}: {error}")
+
+    for rank, control in enumerate(controls()):
+        threading.Thread(target=meet, args=(rank, control), daemon=True).start()
+    return [said.get(timeout=10) for _ in range(2)]
+
+
+@pytest.mark.parametrize("port", [1, 65535])
+def test_tensors_that_cannot_be_connected_are_one_line_within_seconds(port, monkeypatch):
+    """A firewall let the control channel through and nothing else: one end waited 30 days, deaf to Ctrl-C."""
+    monkeypatch.setattr(transport, "_CONNECTING", datetime.timedelta(seconds=0.3))
+    said = failures_to_meet(lambda value: with_port(value, port))
+    for line in said:
+        place = f"127.0.0.1 port {port}"
+        assert line.startswith(f"PeerError: tensors need a connection between {place} and {place} ("), line
+        assert "a firewall may block" in line and "\n" not in line and "remote=" not in line
+
+
+def test_a_message_may_come_later_than_connecting_may_take(monkeypatch):
+    """A batch of the other side takes as long as it takes."""
+    monkeypatch.setattr(transport, "_CONNECTING", datetime.timedelta(seconds=0.3))
+    server, client = joined()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(received, server, ACTIVATION_1)
+        time.sleep(1.0)
+        client.send(ACTIVATION_1, framed(ACTIVATION_1, 0, 10))
+        client.close([ACTIVATION_1])
+        assert waiting.result(10) == [(0, 10, 0.0)]
+
+
+def with_port(value: bytes, port: int) -> bytes:
+    """The same place on this machine, but for the port."""
+    family = value.index(b"\x7f\x00\x00\x01") - 4
+    return value[: family + 2] + port.to_bytes(2, "big") + value[family + 4 :]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda value: b"",
+        lambda value: b"\1",
+        lambda value: b"\xff" * len(value),
+        lambda value: bytes(len(value)),
+        lambda value: value[:2] + b"\0\1" + value[4:],
+        lambda value: value + b"\0" * 8,
+    ],
+    ids=["empty", "short", "ones", "zeros", "name", "long"],
+)
+def test_what_is_no_address_is_refused_before_gloo_reads_it(change):
+    """An empty value ended the process by a signal, in gloo, and with it the server."""
+    assert "the peer sent no address for tensors" in answered(lambda ours: {"value": encoded(change(ours))})
+
+
+@pytest.mark.parametrize(
+    "message", [{"value": None}, {"value": "é"}, {"value": "a"}, {"key": "activation 1/0/0"}, {"key": []}], ids=str
+)
+def test_what_is_no_message_of_the_store_is_refused(message):
+    assert "the peer sent no address for tensors" in answered(lambda ours: {"value": encoded(ours), **message})
+
+
+def test_a_message_of_the_store_without_a_value_is_refused():
+    assert "the peer sent no address for tensors" in answered(lambda ours: {})
+
+
+def encoded(value: bytes) -> str:
+    return base64.b64encode(value).decode()
+
+
+def answered(answer) -> str:
+    """What a server says whose client, given the server's own value, sends ``answer`` through the store."""
+    here, there = controls()
+    with ThreadPoolExecutor(1) as pool:
+        server = pool.submit(gloo_transport, ControlStore(here), 0, "127.0.0.1")
+        ours = there.receive("store", timeout=10)["value"]
+        message = answer(base64.b64decode(ours))
+        there.send("store", **{"key": "activation 1/0/1", **message})
+        return str(server.exception(10))
 
 
 def framed(kind: int, i: int, size: int) -> torch.Tensor:

@@ -7,20 +7,16 @@ is neither encrypted nor signed: the README says how to run it through a VPN.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import os
 import secrets
 import socket
-import threading
 from pathlib import Path
 from typing import Any, NoReturn
 
-from torch.distributed import Store  # type: ignore[attr-defined]
-
 from splitlib.errors import ConfigError, PeerError
-from splitlib.pipeline.remote.control import Control, read_message, write_message
+from splitlib.pipeline.remote.control import read_message, write_message
 from splitlib.version import __version__
 
 PROTOCOL = 2
@@ -104,35 +100,3 @@ def _version(value: object) -> str:
     text = str(value)
     plain = isinstance(value, (str, int)) and text.isascii() and text.isprintable()
     return text if plain and len(text) <= _MAX_VERSION else "unknown"
-
-
-class ControlStore(Store):
-    """The store through which gloo learns the other side's address: it travels over the control channel.
-
-    So no further port is open, and no stranger can answer in the peer's place.
-    """
-
-    def __init__(self, control: Control) -> None:
-        super().__init__()
-        self._control, self._values, self._lock = control, dict[str, bytes](), threading.Lock()
-
-    def set(self, key: str, value: str | bytes) -> None:
-        """Keep a value and send it to the other side."""
-        data = value.encode() if isinstance(value, str) else bytes(value)
-        self._values[key] = data
-        self._control.send("store", key=key, value=base64.b64encode(data).decode())
-
-    def get(self, key: str) -> bytes:
-        """Return a value of either side, waiting for it."""
-        self.wait([key])
-        return self._values[key]
-
-    def wait(self, keys: list[str], timeout: object = None) -> None:
-        """Wait until both sides have set ``keys``."""
-        while not self.check(keys):
-            message = self._control.receive("store", timeout=_SECONDS)
-            self._values[message["key"]] = base64.b64decode(message["value"])
-
-    def check(self, keys: list[str]) -> bool:
-        """Say whether all keys are set."""
-        return all(key in self._values for key in keys)

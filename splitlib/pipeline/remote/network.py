@@ -20,10 +20,11 @@ import torch
 from splitlib.errors import ConfigError, PeerError, SplitlibError
 from splitlib.pipeline.remote.client import Line
 from splitlib.pipeline.remote.control import PATIENCE, SocketControl
-from splitlib.pipeline.remote.handshake import SECRET, ControlStore, greet_client, greet_server
+from splitlib.pipeline.remote.handshake import SECRET, greet_client, greet_server
 from splitlib.pipeline.remote.mailbox import Mailbox
+from splitlib.pipeline.remote.rendezvous import ControlStore
 from splitlib.pipeline.remote.server import serve
-from splitlib.pipeline.remote.transport import gloo_transport
+from splitlib.pipeline.remote.transport import GlooTransport, gloo_transport
 
 DEFAULT_PORT = 29511
 _CONNECT_SECONDS = 10.0
@@ -78,7 +79,15 @@ def _line(connection: socket.socket, peer: str, patience: float, rank: int) -> L
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     address = connection.getsockname()[0]
     control = SocketControl(connection, Mailbox(peer), patience)
-    return Line(control=control, transport=lambda: gloo_transport(ControlStore(control), rank, address))
+
+    def transport() -> GlooTransport:
+        try:
+            return gloo_transport(ControlStore(control), rank, address)
+        except PeerError:
+            control.mailbox.check()  # a peer that is gone is the better reason
+            raise
+
+    return Line(control=control, transport=transport)
 
 
 @dataclass(kw_only=True)

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 from torch.distributed import PrefixStore, ProcessGroupGloo, Store  # type: ignore[attr-defined]
 
+from splitlib.errors import PeerError
 from splitlib.pipeline.remote.mailbox import Disconnected
+from splitlib.pipeline.remote.rendezvous import listens_at
 from splitlib.pipeline.remote.wire import (
     END,
     FRAME_BYTES,
@@ -29,6 +31,7 @@ from splitlib.pipeline.remote.wire import (
 _POSTED = 4  # buffers that wait for the next messages of a kind, so that none has to wait for its buffer
 _Pending = tuple[torch.distributed.Work, Tensor]
 _FOREVER = datetime.timedelta(days=30)  # the control channel decides when the peer is lost, not gloo
+_CONNECTING = datetime.timedelta(seconds=2)  # gloo tries four times, and waits five times as long to be connected to
 
 
 class Transport(ABC):
@@ -118,7 +121,7 @@ class GlooTransport(Transport):
 
     def _send(self, kind: int, message: Tensor) -> None:
         try:
-            self._groups[kind].send([message], self._peer, kind).wait()
+            self._groups[kind].send([message], self._peer, kind).wait(_FOREVER)
         except RuntimeError as error:
             raise Disconnected(_first_line(error)) from None
 
@@ -130,7 +133,7 @@ class GlooTransport(Transport):
         while True:
             work, message = posted[0]
             try:
-                work.wait()
+                work.wait(_FOREVER)
             except RuntimeError as error:
                 raise Disconnected(_first_line(error)) from None
             frame = read_frame(message)
@@ -167,14 +170,28 @@ def gloo_transport(store: Store, rank: int, address: str) -> GlooTransport:
         store: what gloo exchanges addresses through.
         rank: 0 for the server, 1 for the client.
         address: of this machine's interface that faces the other.
+
+    Raises:
+        PeerError: no connection can be made, or the store's other side is gone.
     """
-    groups = {}
-    for kind in (*FROM_CLIENT, *FROM_SERVER):
+    groups = {kind: _connected(kind, store, rank, address) for kind in (*FROM_CLIENT, *FROM_SERVER)}
+    return GlooTransport(groups, 1 - rank)
+
+
+def _connected(kind: int, store: Store, rank: int, address: str) -> ProcessGroupGloo:
+    try:
         options = ProcessGroupGloo._Options()  # type: ignore[attr-defined]
         options._devices = [ProcessGroupGloo.create_device(hostname=address)]
-        options._timeout = _FOREVER
-        groups[kind] = ProcessGroupGloo(PrefixStore(KINDS[kind], store), rank, 2, options)
-    return GlooTransport(groups, 1 - rank)
+        options._timeout = _CONNECTING
+        return ProcessGroupGloo(PrefixStore(KINDS[kind], store), rank, 2, options)
+    except (RuntimeError, ValueError, MemoryError) as error:
+        keys = [f"{KINDS[kind]}/0/{end}" for end in (0, 1)]
+        why = _first_line(error).partition(", remote=")[0]  # of an address whose port gloo prints backwards
+        ends = [listens_at(store.get(key), address) for key in keys if store.check([key])]
+        raise PeerError(
+            f"tensors need a connection between {' and '.join(ends) or address} ({why}); they take ports of their "
+            "own, which a firewall may block: open them, or use a VPN"
+        ) from None
 
 
 def _buffer(nbytes: int) -> Tensor:
