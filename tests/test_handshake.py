@@ -4,11 +4,13 @@ import base64
 import contextlib
 import datetime
 import json
+import queue
 import re
 import socket
 import struct
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -17,11 +19,12 @@ from torch.distributed import HashStore
 from splitlib import experiment
 from splitlib.errors import ConfigError, PeerError
 from splitlib.pipeline.engine import Start
-from splitlib.pipeline.remote import handshake, network, transport
+from splitlib.pipeline.remote import door, handshake, network, transport
 from splitlib.pipeline.remote.control import SocketControl, read_message, write_message
+from splitlib.pipeline.remote.door import format_address
 from splitlib.pipeline.remote.launch import dial_under_torchrun, serve_under_torchrun
 from splitlib.pipeline.remote.mailbox import Mailbox
-from splitlib.pipeline.remote.network import Server, dial, format_address, parse_address
+from splitlib.pipeline.remote.network import Server, dial, parse_address
 from tests.support import TINY
 from tests.test_transport import encoded, with_port
 
@@ -215,7 +218,7 @@ def test_strangers_are_turned_away(junk):
 
 def test_a_stranger_who_dawdles_is_turned_away(monkeypatch):
     """A byte now and then resets the socket's timeout, but not the greeting's."""
-    monkeypatch.setattr(handshake, "_SECONDS", 0.5)
+    monkeypatch.setattr(handshake, "_STRANGER_SECONDS", 0.5)
     with serving() as (server, log), socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
         connection.sendall(b"\x00\x01\x00\x00")
         with contextlib.suppress(OSError):
@@ -238,6 +241,70 @@ def test_a_peer_that_talks_nonsense_is_lost(junk):
         mailbox.take("anything", timeout=10)
     control.close()
     there.close()
+
+
+def test_silent_strangers_keep_nobody_waiting():
+    """Greeted one after the other, twenty of them kept a client out for 200 s."""
+    with serving() as (server, _), contextlib.ExitStack() as strangers:
+        for _ in range(20):
+            strangers.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+        started = time.monotonic()
+        dial(("127.0.0.1", server.port), b"word").control.close("only looking")
+        assert time.monotonic() - started < 2
+
+
+def test_who_outlasts_the_strangers_is_greeted(monkeypatch):
+    """There are no more threads than the door may have, and they come back."""
+    monkeypatch.setattr(handshake, "_STRANGER_SECONDS", 0.5)
+    monkeypatch.setattr(door, "_AT_ONCE", 2)
+    with serving() as (server, log), contextlib.ExitStack() as strangers:
+        before = threading.active_count()
+        for _ in range(6):
+            strangers.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+        line = dial(("127.0.0.1", server.port), b"word")
+        assert threading.active_count() <= before + 2 + 4  # both ends' threads of the control channel
+        line.control.close("only looking")
+        assert says(log, "only looking") and sum("gave no answer" in row for row in log) >= 5
+
+
+def test_a_client_waits_for_the_one_before_it_and_is_told_if_that_takes_long(monkeypatch):
+    with serving() as (server, log):
+        first = dial(("127.0.0.1", server.port), b"word")
+        with ThreadPoolExecutor(1) as pool:
+            second = pool.submit(dial, ("127.0.0.1", server.port), b"word")
+            time.sleep(0.3)
+            assert not second.done() and sum("connected" in row for row in log) == 1
+            first.control.close("done")
+            second.result(10).control.close("done as well")
+        assert says(log, "done as well")
+        monkeypatch.setattr(door, "_TURN_SECONDS", 0.2)
+        third = dial(("127.0.0.1", server.port), b"word")
+        with pytest.raises(PeerError, match="cannot be used: refused: it is busy with another client; try again later"):
+            dial(("127.0.0.1", server.port), b"word")
+        third.control.close("done")
+
+
+def test_a_client_that_left_while_it_waited_takes_nobodys_turn():
+    """With --once it would have been the one, and the server would have ended."""
+    with serving() as (server, log):
+        first = dial(("127.0.0.1", server.port), b"word")
+        meet(server).close()
+        time.sleep(0.3)
+        first.control.close("done")
+        assert says(log, ": it left while it waited")
+        dial(("127.0.0.1", server.port), b"word").control.close("only looking")
+        assert says(log, "only looking")
+
+
+def test_a_server_that_has_ended_listens_no_more():
+    with pytest.raises(PeerError, match="it ended: done"), ThreadPoolExecutor(1) as pool:
+        listening = queue.SimpleQueue()
+        server = Server(port=0, secret=b"word", log=listening.put)
+        served = pool.submit(server.run, once=True)
+        listening.get(timeout=10)
+        dial(("127.0.0.1", server.port), b"word").control.close("done")
+        served.result(10)
+    socket.create_server(("127.0.0.1", server.port)).close()
 
 
 def test_nobody_listening_is_one_line():
@@ -335,7 +402,11 @@ def test_the_secret_never_travels():
             return sendall(self, data, *arguments)
 
     ends = [Overheard(fileno=end.detach()) for end in (here, there)]
-    thread = threading.Thread(target=handshake.greet_client, args=(ends[0], b"word"))
+
+    def greet() -> None:
+        write_message(ends[0], handshake.greet_client(ends[0], b"word"))
+
+    thread = threading.Thread(target=greet)
     thread.start()
     handshake.greet_server(ends[1], b"word")
     thread.join()

@@ -13,16 +13,17 @@ import os
 import secrets
 import socket
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from splitlib.errors import ConfigError, PeerError
-from splitlib.pipeline.remote.control import read_message, write_message
+from splitlib.pipeline.remote.control import Message, read_message, write_message
 from splitlib.version import __version__
 
 PROTOCOL = 2
 SECRET = "SPLITLIB_SECRET"
 """Environment variable: the secret that client and server share."""
 _SECONDS = 10.0
+_STRANGER_SECONDS = 5.0  # less, so that a client outlasts the strangers before it
 _MAX_VERSION = 32
 VERSIONS = {"splitlib": __version__, "protocol": PROTOCOL}
 
@@ -40,22 +41,22 @@ def read_secret(file: Path | None = None) -> bytes:
     return secret
 
 
-def greet_client(connection: socket.socket, secret: bytes) -> None:
-    """Server's side: prove ourselves to whoever connected, and have it prove itself.
+def greet_client(connection: socket.socket, secret: bytes) -> Message:
+    """Server's side: have whoever connected prove itself, and return what proves us, which is its welcome.
 
     Raises:
         PeerError: it runs another version, does not know the secret, or speaks something else. It was told why.
     """
-    connection.settimeout(_SECONDS)
+    connection.settimeout(_STRANGER_SECONDS)
     ours = secrets.token_hex(16)
     write_message(connection, {"kind": "challenge", "challenge": ours, "versions": VERSIONS})
-    answer = read_message(connection, _SECONDS)
+    answer = read_message(connection, _STRANGER_SECONDS)
     theirs = _text(answer, "challenge")
     if answer.get("versions") != VERSIONS:
-        _refuse(connection, f"the client runs {_words(answer.get('versions'))}, the server {_words(VERSIONS)}")
+        refuse(connection, f"the client runs {_words(answer.get('versions'))}, the server {_words(VERSIONS)}")
     if not hmac.compare_digest(_text(answer, "proof"), _proof(secret, "client", ours, theirs)):
-        _refuse(connection, f"wrong or missing secret; set ${SECRET} (or --secret-file) to the server's")
-    write_message(connection, {"kind": "welcome", "proof": _proof(secret, "server", ours, theirs)})
+        refuse(connection, f"wrong or missing secret; set ${SECRET} (or --secret-file) to the server's")
+    return {"kind": "welcome", "proof": _proof(secret, "server", ours, theirs)}
 
 
 def greet_server(connection: socket.socket, secret: bytes) -> None:
@@ -78,12 +79,13 @@ def _proof(secret: bytes, role: str, server: str, client: str) -> str:
     return hmac.new(secret, f"splitlib {role} {server} {client}".encode(), hashlib.sha256).hexdigest()
 
 
-def _refuse(connection: socket.socket, reason: str) -> NoReturn:
+def refuse(connection: socket.socket, reason: str) -> NoReturn:
+    """Tell the client why it is turned away, and raise it."""
     write_message(connection, {"kind": "refused", "reason": reason})
     raise PeerError(reason)
 
 
-def _text(message: dict[str, Any], name: str) -> str:
+def _text(message: Message, name: str) -> str:
     value = message.get(name)
     if not isinstance(value, str) or not value.isascii() or not value.isprintable():
         raise PeerError("it does not speak splitlib's protocol")

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 import socket
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ import torch
 from splitlib.errors import ConfigError, PeerError, SplitlibError
 from splitlib.pipeline.remote.client import Line
 from splitlib.pipeline.remote.control import PATIENCE, SocketControl
-from splitlib.pipeline.remote.handshake import SECRET, greet_client, greet_server
+from splitlib.pipeline.remote.door import Door, format_address
+from splitlib.pipeline.remote.handshake import SECRET, greet_server
 from splitlib.pipeline.remote.mailbox import Mailbox
 from splitlib.pipeline.remote.rendezvous import ControlStore
 from splitlib.pipeline.remote.server import serve
@@ -45,15 +47,6 @@ def parse_address(text: str) -> tuple[str, int]:
             f"an IPv6 address in brackets: [::1]:{DEFAULT_PORT}"
         )
     return match[1] or match[2], port
-
-
-def format_address(host: str, port: int) -> str:
-    """Return what :func:`parse_address` reads.
-
-    >>> format_address("10.0.0.2", 80), format_address("::1", 80)
-    ('10.0.0.2:80', '[::1]:80')
-    """
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def dial(address: tuple[str, int], secret: bytes, *, patience: float = PATIENCE) -> Line:
@@ -104,6 +97,7 @@ class Server:
     """Settings that a client's config must have."""
     patience: float = PATIENCE
     log: Log = print
+    _saying: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def run(self, *, once: bool = False) -> None:
         """Serve clients for ever, or the first that is let in.
@@ -112,17 +106,9 @@ class Server:
             ConfigError: the address cannot be bound, or strangers could reach it and there is no secret.
             SplitlibError: with ``once``, whatever ended the client's run early.
         """
-        with self._listening() as listener:
+        with self._listening() as listener, closing(Door(listener, self.secret, self.say)) as door:
             while True:
-                connection, where = listener.accept()
-                client = format_address(*where[:2])
-                try:
-                    greet_client(connection, self.secret)
-                except (PeerError, OSError) as error:
-                    self.say(f"turned {client} away: {error}")
-                    connection.close()
-                    continue
-                trouble = self._serve(connection, client)
+                trouble = self._serve(*door.next())
                 if once and trouble is not None:
                     raise trouble
                 if once:
@@ -130,7 +116,8 @@ class Server:
 
     def say(self, line: str) -> None:
         """Log a line, whatever a peer made it contain: in ASCII it can always be printed, and forges no other line."""
-        self.log(line.encode("unicode_escape").decode())
+        with self._saying:
+            self.log(line.encode("unicode_escape").decode())
 
     @contextmanager
     def _listening(self) -> Iterator[socket.socket]:
