@@ -62,6 +62,14 @@ def test_four_bits_of_the_documents_collapse_on_cola_and_eight_do_not(monkeypatc
         assert eight and not any(record.collapsed for record in eight)
 
 
+def test_three_times_the_training_does_not_bring_four_bits_back():
+    config = get_profile("real").scale(DOCUMENT_SETTINGS["cola"]).replace(compressor="sort", epochs=9)
+    longer = config.replace(compressor_options=sort_bits(4))
+    found = [read_record(record_path(longer.replace(seed=seed), ROOT / "results")) for seed in (0, 1)]
+    assert longer.epochs == 3 * get_profile("real").scale(DOCUMENT_SETTINGS["cola"]).epochs
+    assert all(epoch.predicted_classes == 1 for record in found for epoch in record.history)
+
+
 @pytest.mark.parametrize(
     ("cut", "compressor", "options"),
     [
