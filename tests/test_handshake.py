@@ -356,9 +356,15 @@ def test_other_machines_need_a_secret():
 def test_a_taken_port_is_one_line():
     with (
         socket.create_server(("127.0.0.1", 0)) as taken,
-        pytest.raises(ConfigError, match=r"cannot listen on 127\.0\.0\.1:\d+: Address already in use"),
+        pytest.raises(ConfigError, match=r"cannot listen on 127\.0\.0\.1:\d+: Address already in use; .* --port$"),
     ):
         Server(port=taken.getsockname()[1], log=lambda line: None).run()
+
+
+def test_another_machines_address_is_one_line():
+    words = r"cannot listen on 203\.0\.113\.7:0: [^:(]*; listen on an address of this machine$"
+    with pytest.raises(ConfigError, match=words):
+        Server(bind="203.0.113.7", port=0, log=lambda line: None).run()
 
 
 def test_secrets_come_from_a_file_or_the_environment(tmp_path, monkeypatch):

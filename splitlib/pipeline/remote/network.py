@@ -6,6 +6,7 @@ the control channel already joins; its addresses are exchanged over that channel
 
 from __future__ import annotations
 
+import errno
 import re
 import socket
 import threading
@@ -30,6 +31,11 @@ from splitlib.pipeline.remote.transport import GlooTransport, gloo_transport
 
 DEFAULT_PORT = 29511
 _CONNECT_SECONDS = 10.0
+_REMEDIES = {
+    errno.EADDRINUSE: "; choose another port with --port",
+    errno.EACCES: "; choose another port with --port",
+    errno.EADDRNOTAVAIL: "; listen on an address of this machine",
+}
 Log = Callable[[str], None]
 
 
@@ -125,7 +131,8 @@ class Server:
             family = socket.AF_INET6 if ":" in self.bind else socket.AF_INET
             listener = socket.create_server((self.bind, self.port), family=family)
         except (OSError, UnicodeError, OverflowError) as error:
-            raise ConfigError(f"cannot listen on {format_address(self.bind, self.port)}: {_why(error)}") from None
+            where, remedy = format_address(self.bind, self.port), _REMEDIES.get(getattr(error, "errno", 0), "")
+            raise ConfigError(f"cannot listen on {where}: {_why(error)}{remedy}") from None
         with listener:
             host, port = listener.getsockname()[:2]
             if not self.secret and not _is_loopback(host):
@@ -138,7 +145,10 @@ class Server:
             yield listener
 
     def _serve(self, connection: socket.socket, client: str) -> Exception | None:
-        """Serve one client, and return what ended it early; whatever that is, the next one is welcome."""
+        """Serve one client, and return what ended it early. Whatever Python can catch, the next one is welcome.
+
+        Gloo ends the process for a message longer than announced, which only who knows the secret can send.
+        """
         self.say(f"{client} connected")
         line = _line(connection, f"the client {client}", self.patience, rank=0)
         control = line.control
@@ -171,8 +181,9 @@ class Server:
 
 
 def _why(error: Exception) -> str:
-    """Return what the system says of an address; of one that it never saw, Python says it."""
-    return getattr(error, "strerror", None) or str(error)
+    """Return what the system says of an address, without Python's repeating it; of one it never saw, Python says it."""
+    said = getattr(error, "strerror", None) or str(error)
+    return said.partition(" (while attempting to bind")[0]
 
 
 def _is_loopback(host: str) -> bool:
