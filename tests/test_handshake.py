@@ -17,6 +17,7 @@ import torch
 from torch.distributed import HashStore
 
 from splitlib import experiment
+from splitlib.compressors import COMPRESSORS
 from splitlib.errors import ConfigError, PeerError
 from splitlib.pipeline.engine import Start
 from splitlib.pipeline.remote import door, handshake, network, transport
@@ -25,6 +26,7 @@ from splitlib.pipeline.remote.door import format_address
 from splitlib.pipeline.remote.launch import dial_under_torchrun, serve_under_torchrun
 from splitlib.pipeline.remote.mailbox import Mailbox
 from splitlib.pipeline.remote.network import Server, dial, parse_address
+from splitlib.pipeline.remote.server import check_required
 from tests.support import TINY
 from tests.test_transport import encoded, with_port
 
@@ -191,6 +193,38 @@ def test_a_setting_the_server_was_started_with_must_match():
             run_on(server)
         assert says(log, "compressor is 'none' on the client")
         assert run_on(server, CONFIG.replace(compressor="sort")).config.compressor == "sort"
+
+
+@pytest.mark.parametrize(
+    ("required", "words"),
+    [
+        ({"chunks": 0}, "chunks must be at least 1, not 0"),
+        ({"task": "mnist"}, "unknown task 'mnist'"),
+        ({"compressor": "none", "compressor_options": {"bits": 99}}, "'none' has no parameter 'bits'"),
+        ({"gradient_compressor": "uniform", "gradient_options": {"bits": 99}}, "bits must be from 1 to 16, not 99"),
+    ],
+)
+def test_settings_that_no_client_can_bring_are_refused_before_listening(required, words):
+    """The server listened, and then turned everybody away."""
+    log = []
+    with pytest.raises(ConfigError, match=words):
+        Server(port=0, required=required, log=log.append).run()
+    assert not log
+
+
+@pytest.mark.parametrize(
+    "required",
+    [
+        {"compressor_options": {"bits": 8}},
+        {"partition": "first_last", "batch_size": 1},
+        {"gradient_compressor": "same", "compressor_options": {"rank": "3,7"}},
+        {"compressor": "power_iteration", "compressor_options": {"rank": "3,7"}},
+        *({"compressor": name} for name in COMPRESSORS),
+    ],
+    ids=str,
+)
+def test_settings_that_some_client_can_bring_are_required(required):
+    check_required(required)
 
 
 @pytest.mark.parametrize(

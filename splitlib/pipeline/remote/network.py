@@ -26,7 +26,7 @@ from splitlib.pipeline.remote.door import Door, format_address
 from splitlib.pipeline.remote.handshake import SECRET, greet_server
 from splitlib.pipeline.remote.mailbox import Mailbox
 from splitlib.pipeline.remote.rendezvous import ControlStore
-from splitlib.pipeline.remote.server import serve
+from splitlib.pipeline.remote.server import check_required, serve
 from splitlib.pipeline.remote.transport import GlooTransport, gloo_transport
 
 DEFAULT_PORT = 29511
@@ -109,9 +109,11 @@ class Server:
         """Serve clients for ever, or the first that is let in.
 
         Raises:
-            ConfigError: the address cannot be bound, or strangers could reach it and there is no secret.
+            ConfigError: the address cannot be bound, strangers could reach it and there is no secret, or no client can
+                bring what is required.
             SplitlibError: with ``once``, whatever ended the client's run early.
         """
+        check_required(self.required)
         with self._listening() as listener, closing(Door(listener, self.secret, self.say)) as door:
             while True:
                 trouble = self._serve(*door.next())

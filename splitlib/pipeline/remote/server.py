@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -11,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from splitlib.compressors import make_compressors
 from splitlib.config import RunConfig, run_title
+from splitlib.config.checks import check_choices, check_ranges
 from splitlib.errors import PeerError
 from splitlib.optimization import Updater
 from splitlib.pipeline.boundary import uncompressed_nbytes
@@ -95,6 +98,22 @@ def read_hello(hello: Message, required: Mapping[str, Any]) -> tuple[Start, Link
         if given != wanted:
             raise PeerError(f"{name} is {given!r} on the client and {wanted!r} on the server")
     return Start(config=config, **values), link
+
+
+def check_required(required: Mapping[str, Any]) -> None:
+    """Refuse settings that no client can bring. Whether they fit together depends on the rest of its config.
+
+    Raises:
+        ConfigError: a setting is none, or out of its range.
+    """
+    config = copy.copy(RunConfig())
+    for name, value in required.items():
+        object.__setattr__(config, name, value)
+    check_choices(config)
+    check_ranges(config)
+    for name, options in (("compressor", "compressor_options"), ("gradient_compressor", "gradient_options")):
+        if required.get(name, "same") != "same":
+            make_compressors(required[name], required.get(options, {}))
 
 
 class Session:
