@@ -114,7 +114,7 @@ SIZES: Mapping[str, Mapping[str, Changes]] = {
 }
 """By profile and task, what a study of so many rows changes of the profile's sizes."""
 REPEATED: Mapping[str, int] = {
-    NONE: 5,
+    NONE: 8,
     "6 and 2 bits": 5,
     "6 and 2 bits in context": 3,
     "5 and 3 bits in context": 5,

@@ -151,16 +151,16 @@ def test_how_few_bytes_lose_nothing(committed):
         text.loc["3 and 2 bits by token in context, no padding"],
         images.loc["5 and 3 bits in context"],
     )
-    leanest = {49: by_token, 51: in_context}
     alike = {33: text.loc["least error 4, no padding"], 42: images.loc["6 and 2 bits in context"]}
-    for share, row in (leanest | alike).items():
+    for share, row in ({49: by_token} | alike).items():
         assert row["no_loss"] and round(1 / row["ratio"]) == share
         assert row["trains_alike"] == (share in alike)
-    assert leanest[49]["n"] == leanest[51]["n"] == 5 and alike[33]["n"] == alike[42]["n"] == 3
-    for table, (plain, spare) in ((text, ((49, 33), (41, 20))), (images, ((51, 42), (42, 4)))):
+    assert round(1 / in_context["ratio"]) == 51 and not in_context["no_loss"], "by little"
+    assert by_token["n"] == in_context["n"] == 5 and alike[33]["n"] == alike[42]["n"] == 3
+    for table, (plain, spare) in ((text, ((49, 33), (41, 20))), (images, ((42,), (42, 4)))):
         words = frontier.answer(table.reset_index())
-        assert [f"**1/{share}** (" in words for share in plain] == [True, True]
-        assert [f"**1/{share}** with a standard error to spare (" in words for share in spare] == [True, True]
+        assert all(f"**1/{share}** (" in words for share in plain)
+        assert all(f"**1/{share}** with a standard error to spare (" in words for share in spare)
     four, four_two, both = (
         text.loc[f"{row} in context, no padding"] for row in ("least error 4", "4 and 2 bits by token", "3 and 4 bits")
     )
@@ -169,7 +169,11 @@ def test_how_few_bytes_lose_nothing(committed):
     losses = [round(100 * row["loss"]) for row in (alike[33], four, four_two, both, by_token, in_context)]
     assert losses == [2, 4, 8, 17, 24, 4]
     assert by_token["change"] == pytest.approx(-2, abs=0.25) == in_context["change"]
-    assert images.loc["none", "sd"] + in_context["change"] < 0.1, "only just"
+    first_five = statistics.stdev(run.row()["last_percent"] for run in committed("cifar10")["none"][:5])
+    assert first_five + in_context["change"] == pytest.approx(0.05, abs=0.05), "passed by little"
+    assert images.loc["none", "n"] == 8 and -0.3 < images.loc["none", "sd"] + in_context["change"] < 0, (
+        "fails by little"
+    )
     assert (
         images.loc["least error 4", "change"] == pytest.approx(-4, abs=0.25) and images.loc["least error 4", "n"] == 3
     )
@@ -211,7 +215,7 @@ def test_every_run_of_fewer_bits_trains_worse(committed):
 def test_how_little_is_learnt_without_compression(committed):
     rows = committed("cola")
     ends = [run.row()["last_accuracy_percent"] for run in rows["none"]]
-    assert (round(min(ends), 1), round(max(ends), 1)) == (68.4, 70.8)
+    assert (round(min(ends), 1), round(max(ends), 1)) == (68.1, 70.9)
     one_class = {round(run.row()["last_accuracy_percent"], 1) for run in rows["sort 4 (the documents')"]}
     assert one_class == {69.1}
     for run in rows["none"]:
