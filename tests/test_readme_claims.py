@@ -423,6 +423,8 @@ def test_how_far_rtes_training_loss_falls():
     start = recorded("rte", "condition_1")[0].history[0].train_loss
     codecs = {
         "none": ("none", {}),
+        "16": ("sort", sort_bits(16)),
+        "12": ("sort", sort_bits(12)),
         "8": ("sort", sort_bits(8)),
         "4": ("sort", sort_bits(4)),
         "cube": ("sort", CUBE_ROOT),
@@ -432,7 +434,7 @@ def test_how_far_rtes_training_loss_falls():
     runs = {name: recorded("rte", "condition_1", *codec) for name, codec in codecs.items()}
     assert {len(found) for found in runs.values()} == {1}
     fall = {name: start - found[0].last.train_loss for name, found in runs.items()}
-    assert fall["8"] == pytest.approx(fall["none"], rel=0.05)
+    assert all(fall[bits] == pytest.approx(fall["none"], rel=0.05) for bits in ("16", "12", "8"))
     assert fall["uniform 8"] == pytest.approx(fall["none"], rel=0.1)
     assert fall["4"] / fall["none"] == pytest.approx(0.25, abs=0.03)
     assert fall["uniform 4"] == pytest.approx(0, abs=0.01)
