@@ -132,10 +132,10 @@ class Compressor(ABC):
         """Register the codec by its code, so that a payload finds its decoder.
 
         Raises:
-            TypeError: the code is taken, or it is a parent's, which would decode the payloads.
+            TypeError: the code is taken, or it is a parent's, which would decode the payloads in its own way.
         """
         super().__init_subclass__()
-        if "code" not in vars(cls) and hasattr(cls, "code"):
+        if "decode_body" in vars(cls) and "code" not in vars(cls) and hasattr(cls, "code"):
             raise TypeError(f"codec {cls.__name__} needs a code of its own: with {cls.code} its parent would decode it")
         if "code" in vars(cls) and _CODECS.setdefault(cls.code, cls).__qualname__ != cls.__qualname__:
             raise TypeError(f"codec {cls.code} is taken by {_CODECS[cls.code].__name__}")
