@@ -428,13 +428,17 @@ def test_how_far_rtes_training_loss_falls():
         "8": ("sort", sort_bits(8)),
         "4": ("sort", sort_bits(4)),
         "cube": ("sort", CUBE_ROOT),
+        "uniform 16": ("uniform", {"bits": 16}),
+        "uniform 12": ("uniform", {"bits": 12}),
         "uniform 8": ("uniform", {"bits": 8}),
         "uniform 4": ("uniform", {"bits": 4}),
     }
     runs = {name: recorded("rte", "condition_1", *codec) for name, codec in codecs.items()}
     assert {len(found) for found in runs.values()} == {1}
     fall = {name: start - found[0].last.train_loss for name, found in runs.items()}
-    assert all(fall[bits] == pytest.approx(fall["none"], rel=0.05) for bits in ("16", "12", "8"))
+    assert all(
+        fall[bits] == pytest.approx(fall["none"], rel=0.05) for bits in ("16", "12", "8", "uniform 16", "uniform 12")
+    )
     assert fall["uniform 8"] == pytest.approx(fall["none"], rel=0.1)
     assert fall["4"] / fall["none"] == pytest.approx(0.25, abs=0.03)
     assert fall["uniform 4"] == pytest.approx(0, abs=0.01)
