@@ -430,6 +430,7 @@ def test_how_far_rtes_training_loss_falls():
         "cube": ("sort", CUBE_ROOT),
         "uniform 16": ("uniform", {"bits": 16}),
         "uniform 12": ("uniform", {"bits": 12}),
+        "uniform 10": ("uniform", {"bits": 10}),
         "uniform 8": ("uniform", {"bits": 8}),
         "uniform 4": ("uniform", {"bits": 4}),
     }
@@ -437,7 +438,8 @@ def test_how_far_rtes_training_loss_falls():
     assert {len(found) for found in runs.values()} == {1}
     fall = {name: start - found[0].last.train_loss for name, found in runs.items()}
     assert all(
-        fall[bits] == pytest.approx(fall["none"], rel=0.05) for bits in ("16", "12", "8", "uniform 16", "uniform 12")
+        fall[bits] == pytest.approx(fall["none"], rel=0.05)
+        for bits in ("16", "12", "8", "uniform 16", "uniform 12", "uniform 10")
     )
     assert fall["uniform 8"] == pytest.approx(fall["none"], rel=0.1)
     assert fall["4"] / fall["none"] == pytest.approx(0.25, abs=0.03)
