@@ -1,0 +1,126 @@
+"""The answer: measured rows beside reported ones, as a table, and the fewest bytes that lose nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from splitlib.config import size_text
+from splitlib.frontier.published import published
+from splitlib.frontier.rows import NONE
+from splitlib.frontier.summary import summary
+from splitlib.results import RunRecord, hardware_of
+
+# Rows that a document has too: which of its points answers.
+_ALSO_REPORTED = {
+    "sort 8 (the documents')": ("001 §2.2", "sort", 0.25),
+    "sort 4 (the documents')": ("001 §2.2", "sort", 0.125),
+    "conv insert 0.07": ("000 §2.2", "conv_insert", 0.07),
+}
+
+
+def headline(task: str, runs: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
+    """Return :func:`summary` with what the documents report of the same rows, as changes in points.
+
+    Columns added: ``reported_change`` and ``source``, blank where no document has the row.
+    """
+    told = published(task)
+    table = summary(runs)
+    found = {
+        label: told[(told["source"] == source) & (told["method"] == method) & (told["ratio"] == ratio)]
+        for label, (source, method, ratio) in _ALSO_REPORTED.items()
+    }
+    changes = {label: points["change"].mean() for label, points in found.items() if len(points)}
+    sources = {label: points["source"].iloc[0] for label, points in found.items() if len(points)}
+    return table.assign(reported_change=table["label"].map(changes), source=table["label"].map(sources).fillna(""))
+
+
+def decided(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of :func:`headline` with several runs or a report beside them; all, if none but none has several.
+
+    >>> rows = pd.DataFrame({"label": ["none", "a", "b", "c"], "n": [5, 3, 1, 1], "source": ["", "", "", "001 §2.2"]})
+    >>> decided(rows)["label"].tolist()
+    ['none', 'a', 'c']
+    """
+    several, plain = table["n"] > 1, table["label"] == NONE
+    return table[several | plain | (table["source"] != "")] if (several & ~plain).any() else table
+
+
+def markdown(task: str, runs: Mapping[str, Sequence[RunRecord]], *, brief: bool = False) -> str:
+    """Return the headline of a task as a Markdown table under a line that says what was measured on what.
+
+    ``brief`` leaves single runs out (see :func:`decided`) and says how many.
+    """
+    table, first = headline(task, runs), runs[NONE][0]
+    shown = decided(table) if brief else table
+    metric = f"{'Matthews correlation' if first.metric == 'matthews' else first.metric} [%]"
+    config = first.config
+    lines = [
+        f"**{first.data_label}**, {config.model_name}, {size_text(config)}, partition {config.partition}; "
+        f"on {hardware_of(runs)}. Measured after the last epoch. {answer(table)}",
+        "",
+        f"| row | bytes sent / uncompressed | {metric}, mean ± sd (n) | change, same seeds | training loss, same seeds "
+        "| reported change | |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    rows: Any = shown.itertuples()  # whose columns no type knows
+    for row in rows:
+        told = "–" if pd.isna(row.reported_change) else f"{row.reported_change:+.1f} ({row.source})"
+        ratio = f"{row.ratio:.4f}" + (f" (1/{1 / row.ratio:.0f})" if row.label != NONE else "")
+        change = "–" if row.label == NONE else _spread(row.change, row.change_sd, "+.1f")
+        loss = "–" if row.label == NONE else f"{_spread(100 * row.loss, 100 * row.loss_sd, '+.0f')} %"
+        percent = f"{_spread(row.percent, row.sd, '.1f')} ({row.n})"
+        lines.append(f"| {row.label} | {ratio} | {percent} | {change} | {loss} | {told} | {_verdict(row)} |")
+    if left := len(table) - len(shown):
+        lines += ["", f"{left} more rows, a single run each, stand in notebook 11."]
+    return "\n".join(lines)
+
+
+def answer(table: pd.DataFrame) -> str:
+    """Return the sentence that :func:`summary` comes to: the fewest bytes that lose nothing, by rows with several runs.
+
+    A row with one run counts only where no other has more; it has no standard error to spare.
+    """
+    parts = [f"by the {by} {shares}" for by, columns in _ANSWERS.items() if (shares := _shares(table, *columns))]
+    if not parts:
+        return "No row is known to lose nothing."
+    return f"Fewest bytes within one standard deviation of none: {'; '.join(parts)}."
+
+
+_SPARE = " with a standard error to spare"
+# By what is asked: the columns of a summary, in the mean and surely.
+_ANSWERS = {
+    "metric": ("no_loss", "surely_no_loss"),
+    "training loss too": ("trains_alike", "surely_alike"),
+}
+
+
+def _shares(table: pd.DataFrame, in_the_mean: str, surely: str) -> str:
+    found = [(row, words) for column, words in ((in_the_mean, ""), (surely, _SPARE)) if (row := _fewest(table, column))]
+    if len({row.label for row, _ in found}) == 1:
+        found = found[-1:]
+    return " and ".join(f"**1/{1 / row.ratio:.0f}**{words} ({row.label}, n={row.n})" for row, words in found)
+
+
+def _fewest(table: pd.DataFrame, column: str) -> Any:
+    kept = table[table[column].eq(True) & (table["ratio"] < 1)]
+    kept = kept[kept["n"] > 1] if (kept["n"] > 1).any() else kept
+    return next(kept.nsmallest(1, "ratio").itertuples(), None)
+
+
+def _spread(mean: float, deviation: float, form: str) -> str:
+    """Return a mean with its standard deviation, which a single run does not have."""
+    return f"{mean:{form}}" + ("" if pd.isna(deviation) else f" ± {deviation:{form.removeprefix('+')}}")
+
+
+def _verdict(row: Any) -> str:
+    if row.label == NONE:
+        return "what the others are compared with"
+    counts = {"predicts one class": row.collapsed, "diverged": row.diverged}
+    words = [word if count == row.n else f"{count} of {row.n} {word}" for word, count in counts.items() if count]
+    if row.no_loss is not None and not words:
+        within = "within one sd of none" if row.trains_alike else "within one sd, its training loss is not"
+        words.append(within if row.no_loss else "more than one sd below none")
+    return ", ".join(words)
