@@ -276,5 +276,6 @@ def _make_record(trainer: Trainer, devices: Sequence[torch.device]) -> RunRecord
         train_seconds=state.train_seconds,
         samples_seen=state.steps_taken * config.batch_size,
         parameters=trainer.engine.parameter_count,
+        weights_norm=trainer.weights_norm,
         **provenance(*devices),
     )

@@ -45,6 +45,8 @@ class RunRecord:
     """Time inside training steps: no evaluation, no loading."""
     samples_seen: int
     parameters: int
+    weights_norm: float | None = None
+    """L2 norm of what training started from: tells other weights of one name apart. None in records made before it."""
     environment: dict[str, Any]
     splitlib_version: str
     created: str
@@ -94,6 +96,7 @@ class RunRecord:
             "key": self.config.key,
             "data_label": self.data_label,
             "data_fingerprint": self.data_fingerprint,
+            "weights_norm": self.weights_norm,
             "hardware": self.environment["hardware"],
             "size_text": size_text(self.config),
             "metric": self.metric,

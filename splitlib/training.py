@@ -65,6 +65,7 @@ class Trainer:
 
     def __init__(self, engine: Engine, data: TaskData, config: RunConfig) -> None:
         self.engine, self.data, self.config = engine, data, config
+        self.weights_norm = engine.weights_norm()  # of those training starts from, also where it goes on later
         self.steps_per_epoch = len(train_batches(data, batch_size=config.batch_size, seed=config.seed, epoch=0))
         self.total_steps = config.epochs * self.steps_per_epoch
         self.updater = Updater(engine, config, total_steps=self.total_steps, device=engine.device)

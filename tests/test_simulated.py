@@ -96,6 +96,7 @@ def assert_same_record(apart, together) -> None:
     assert apart.history == together.history
     for name in ("activation_bytes", "gradient_bytes", "uncompressed_bytes", "parameters", "samples_seen"):
         assert getattr(apart, name) == getattr(together, name), name
+    assert apart.weights_norm == pytest.approx(together.weights_norm, rel=1e-12)
 
 
 def test_weights_end_with_the_same_bits(tmp_path):

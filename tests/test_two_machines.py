@@ -9,13 +9,16 @@ import sys
 import time
 
 import pytest
+import torch
 
 from splitlib import experiment
 from splitlib.cli import _parser, config_from_options
+from splitlib.data.text import grammar_tokenizer
 from splitlib.errors import PeerError
+from splitlib.models.roberta import roberta_tiny
 from splitlib.pipeline.remote.launch import local_server, server_when_needed
 from splitlib.pipeline.remote.network import parse_address
-from splitlib.results import all_records
+from splitlib.results import all_records, record_path
 from splitlib.runtime import checkpoints_dir
 from splitlib.training import Trainer
 from tests.support import TINY, TINY_VISION
@@ -164,6 +167,24 @@ def test_torchrun_starts_the_pair():
     assert "server: 127.0.0.1:" in done.stdout and "finished its run at step" in done.stdout
     (record,) = all_records()
     assert record.config.engine == "two_machines" and record.config.key in done.stdout
+
+
+def test_a_server_with_other_weights_of_the_same_name_is_refused(tmp_path):
+    for seed, side in enumerate(("ours", "theirs")):
+        torch.manual_seed(seed)
+        folder = tmp_path / side / "models" / "tiny" / "encoder"
+        roberta_tiny(2).save_pretrained(folder)
+        grammar_tokenizer().save_pretrained(folder)
+        (tmp_path / side / "datasets").mkdir()
+    config = TEXT.replace(model="tiny/encoder", weights="pretrained", max_length=None)
+    with local_server(hub=tmp_path / "theirs") as server:
+        with pytest.raises(PeerError, match=r"the server has other weights of encoder: .*give both sides the same"):
+            experiment.run(config, hub=tmp_path / "ours", server=server)
+        assert not record_path(config).exists()
+        trained = experiment.run(config, hub=tmp_path / "theirs", server=server)
+    alone = experiment.run(config.replace(engine="in_process"), hub=tmp_path / "theirs")
+    assert losses(trained) == losses(alone)
+    assert trained.weights_norm == pytest.approx(alone.weights_norm, rel=1e-12)
 
 
 def test_a_server_nobody_calls_never_starts(monkeypatch):

@@ -14,6 +14,7 @@ from splitlib.compressors import Compressor
 from splitlib.config import RunConfig
 from splitlib.pipeline.boundary import Traffic
 from splitlib.pipeline.channel import Channel, Coding, State
+from splitlib.pipeline.parts import weights_norm
 
 Scale = Callable[[Tensor], Tensor]
 
@@ -84,6 +85,10 @@ class Engine(nn.Module, ABC):
     def parameter_count(self) -> int:
         """Parameters of all stages, wherever they are."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+    def weights_norm(self) -> float:
+        """Return the L2 norm of all stages' weights and statistics, wherever they are; before the first step."""
+        return weights_norm(self)
 
     def channel_state(self) -> list[State]:
         """Return what the channels have learnt, in the order of :meth:`channels`."""

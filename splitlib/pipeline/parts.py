@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from splitlib.compressors import Compressor, make_compressors
@@ -59,3 +61,21 @@ def make_parts(config: RunConfig, num_labels: int, hub: Path | None) -> tuple[nn
 def trains(*parts: nn.Module) -> bool:
     """Say whether any parameter of ``parts`` trains: only then does a gradient have to come back to them."""
     return any(parameter.requires_grad for part in parts for parameter in part.parameters())
+
+
+def weights_norm(*parts: nn.Module) -> float:
+    """Return the L2 norm of all floating-point weights and statistics of ``parts``, frozen ones included.
+
+    It tells two files of weights for one model apart. Unlike a hash it can be compared between machines whose
+    processors round what starts at random differently: see :func:`same_weights`.
+
+    >>> weights_norm(nn.BatchNorm1d(2), nn.BatchNorm1d(2))  # two weights and two variances of 1 in each
+    2.8284271247461903
+    """
+    tensors = [tensor for part in parts for tensor in part.state_dict().values() if tensor.is_floating_point()]
+    return math.hypot(*(torch.linalg.vector_norm(tensor, dtype=torch.float64).item() for tensor in tensors))
+
+
+def same_weights(one: float, other: float) -> bool:
+    """Say whether two norms of :func:`weights_norm` differ by no more than rounding."""
+    return math.isclose(one, other, rel_tol=1e-6)

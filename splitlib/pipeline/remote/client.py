@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -9,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from splitlib.config import RunConfig
+from splitlib.errors import PeerError
 from splitlib.pipeline.boundary import Traffic, uncompressed_nbytes
 from splitlib.pipeline.channel import Channel, Coding
 from splitlib.pipeline.engine import Engine, Scale, Start, batch_loss
 from splitlib.pipeline.inprocess import shrinkage
-from splitlib.pipeline.parts import Codecs, trains
+from splitlib.pipeline.parts import Codecs, same_weights, trains, weights_norm
 from splitlib.pipeline.remote.control import Control
 from splitlib.pipeline.remote.endpoint import Endpoint
 from splitlib.pipeline.remote.link import Link
@@ -72,6 +74,7 @@ class RemotePipeline(Engine):
         self.by_kind = channels_by_kind(codecs, coding)
         self.returns = {GRADIENT_1: trains(head), GRADIENT_2: trains(head, body)}
         self.shrinkage = shrinkage(head)
+        self._body_norm = weights_norm(body)
         self._dial, self._control, self._endpoint = dial, None, None
         self._remote_parameters = 0
         self._clock_offset = 0.0
@@ -90,7 +93,9 @@ class RemotePipeline(Engine):
         line = self._dial()
         control = self._control = line.control  # so that close() can tell the server, however far this comes
         control.send("hello", **start.to_dict(), link=asdict(self.link))
-        self._remote_parameters = control.receive("ready", timeout=_BUILDING_SECONDS)["parameters"]
+        ready = control.receive("ready", timeout=_BUILDING_SECONDS)
+        self._check_body(ready["weights_norm"])
+        self._remote_parameters = ready["parameters"]
         transport = line.transport()
         self._clock_offset = control.clock_offset()
         self._endpoint = Endpoint(
@@ -104,6 +109,14 @@ class RemotePipeline(Engine):
             device=self.device,
             link=self.link,
         )
+
+    def _check_body(self, theirs: float) -> None:
+        """Refuse to train with a body that starts from other weights than ours: nothing else would tell."""
+        if not same_weights(theirs, self._body_norm):
+            raise PeerError(
+                f"the server has other weights of {self.config.model_name}: norm {theirs:.7g} of the body's, not "
+                f"{self._body_norm:.7g}; give both sides the same files (--hub)"
+            )
 
     @property
     def control(self) -> Control:
@@ -140,6 +153,10 @@ class RemotePipeline(Engine):
     def parameter_count(self) -> int:
         """As :meth:`Engine.parameter_count`, the server's included."""
         return super().parameter_count + self._remote_parameters
+
+    def weights_norm(self) -> float:
+        """As :meth:`Engine.weights_norm`, the body's included."""
+        return math.hypot(super().weights_norm(), self._body_norm)
 
     def channels(self) -> list[Channel]:
         """As :meth:`Engine.channels`; the server keeps the state of its own."""

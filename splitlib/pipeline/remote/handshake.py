@@ -19,7 +19,7 @@ from splitlib.errors import ConfigError, PeerError
 from splitlib.pipeline.remote.control import Message, read_message, write_message
 from splitlib.version import __version__
 
-PROTOCOL = 2
+PROTOCOL = 3
 SECRET = "SPLITLIB_SECRET"
 """Environment variable: the secret that client and server share."""
 _SECONDS = 10.0

@@ -21,7 +21,7 @@ from splitlib.pipeline.boundary import uncompressed_nbytes
 from splitlib.pipeline.channel import Coding
 from splitlib.pipeline.engine import Start
 from splitlib.pipeline.inprocess import check_precision, shrinkage
-from splitlib.pipeline.parts import make_codecs, make_parts, trains
+from splitlib.pipeline.parts import make_codecs, make_parts, trains, weights_norm
 from splitlib.pipeline.remote.client import Line
 from splitlib.pipeline.remote.control import Control, Message
 from splitlib.pipeline.remote.endpoint import Endpoint
@@ -60,7 +60,8 @@ def serve(
     start, link = read_hello(hello, required)
     log(f"{run_title(start.config)}: config {start.config.key}, from step {start.step} of {start.total_steps}")
     session = Session(start, hub, device)
-    line.control.send("ready", parameters=sum(p.numel() for p in session.body.parameters()))
+    parameters = sum(p.numel() for p in session.body.parameters())
+    line.control.send("ready", parameters=parameters, weights_norm=session.weights_norm)
     endpoint = Endpoint(
         line.transport(),
         line.control.mailbox,
@@ -125,6 +126,7 @@ class Session:
         codecs = make_codecs(config)
         head, body, _ = make_parts(config, start.num_labels, hub)
         self.step, self.device = start.step, device
+        self.weights_norm = weights_norm(body)  # as built, before a checkpoint is read
         self.timeline, self.clock = Timeline(SERVER), Clock(config.seed)
         self.body = Stage(body, 1, self.clock, config.precision, device).to(device)
         self.shrinkage = shrinkage(body)
