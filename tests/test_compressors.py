@@ -21,6 +21,7 @@ CODECS = {
     "uniform": {"bits": 5},
     "sort": {"level_bits": 3, "bin_bits": 2},
     "fast": {"level_bits": 3, "bin_bits": 2},
+    "deadzone": {"step": 0.5, "scale": "row", "codes": "packed"},
 }
 AWKWARD = {
     "empty": torch.empty(0, 3),

@@ -70,6 +70,7 @@ def losses(record) -> list[tuple[float, float]]:
         ("sort", {}),
         ("fast", {}),
         ("power_iteration", {"rank": "3,7"}),
+        ("deadzone", {"scale": "row"}),
     ],
 )
 @pytest.mark.parametrize("config", [TEXT, VISION], ids=["text", "vision"])

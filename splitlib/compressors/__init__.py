@@ -11,6 +11,7 @@ torch.Size([1000])
 
 from splitlib.compressors.base import HEADER_BYTES, Compressor, Payload, decode
 from splitlib.compressors.cast import Cast, Identity
+from splitlib.compressors.deadzone import DeadZone
 from splitlib.compressors.error import relative_error, spread
 from splitlib.compressors.lowrank import PowerIteration
 from splitlib.compressors.per_cut import make_compressors
@@ -23,6 +24,7 @@ __all__ = [
     "HEADER_BYTES",
     "Cast",
     "Compressor",
+    "DeadZone",
     "FastQuantization",
     "Identity",
     "Payload",

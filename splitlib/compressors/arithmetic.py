@@ -22,19 +22,19 @@ from splitlib.compressors.compiled import compiled, pack, unpack
 from splitlib.compressors.packing import packed_nbytes
 from splitlib.errors import PayloadError
 
-_BITS = 16  # of a probability
-_ONE = (1 << _BITS) - 1
+BITS = 16  # of a probability
+ONE = (1 << BITS) - 1
 # Over 2^16: no bit is ever taken for certain. Steps are rounded down, so that a 1 stops earlier, about 2^-10 short of
 # it; rounding both ways alike was tried on the eight tensors of CIFAR-10 and CoLA: 0.2 % of the bytes at most.
-_LEAST = 16
+LEAST = 16
 # A bit moves its probability by 1 / (how often it was seen + 1.5); from here on it forgets the oldest.
 _MEMORY = 62
-_RATES = np.array([int((1 << _BITS) / (seen + 1.5)) for seen in range(_MEMORY + 1)])
+_RATES = np.array([int((1 << BITS) / (seen + 1.5)) for seen in range(_MEMORY + 1)])
 _SEEN_OFTEN = 32  # codes that each probability should have to learn from: as many of the neighbours' bits are looked at
-_TOP, _BYTE = 24, 255
-_INTERVAL = (1 << 32) - 1
+TOP, BYTE = 24, 255
+INTERVAL = (1 << 32) - 1
 
-_MOST_BITS = math.ceil(-8 / math.log2(1 - _LEAST / (1 << _BITS)))  # of codes in a byte, all of them as likely as can be
+_MOST_BITS = math.ceil(-8 / math.log2(1 - LEAST / (1 << BITS)))  # of codes in a byte, all of them as likely as can be
 
 
 def shrink(packed: np.ndarray, bits: int, numel: int, row: int) -> np.ndarray | None:
@@ -56,7 +56,7 @@ def grow(coded: np.ndarray, bits: int, numel: int, row: int) -> np.ndarray:
         PayloadError: the bytes do not hold exactly these codes. Nothing is allocated for a claim no message of this
             size can keep.
     """
-    if numel * bits > (len(coded) + 4) * _MOST_BITS:
+    if numel * bits > most_bits(len(coded)):
         raise PayloadError(f"payload's {len(coded)} bytes cannot hold {numel} codes of {bits} bits")
     codes = np.empty(numel, np.int32)
     nbytes = decode(coded, bits, row, neighbour_bits(numel, bits), codes)
@@ -65,6 +65,11 @@ def grow(coded: np.ndarray, bits: int, numel: int, row: int) -> np.ndarray:
     packed = np.empty(packed_nbytes(numel, bits), np.uint8)
     pack(codes, bits, packed)
     return packed
+
+
+def most_bits(nbytes: int) -> int:
+    """Return how many bits ``nbytes`` can hold at most, all of them as likely as can be."""
+    return (nbytes + 4) * _MOST_BITS
 
 
 def neighbour_bits(numel: int, bits: int) -> int:
@@ -93,23 +98,23 @@ def encode(codes: np.ndarray, bits: int, row: int, kept: int, out: np.ndarray) -
         out: uint8.
     """
     chances, seen = _nothing_learnt(bits, kept)
-    low, high, written = np.int64(0), np.int64(_INTERVAL), 0
+    low, high, written = np.int64(0), np.int64(INTERVAL), 0
     for i in range(len(codes)):
         context, node = _context(codes, i, row, bits, kept), 1
         for place in range(bits - 1, -1, -1):
             bit = (codes[i] >> place) & 1
-            middle = low + ((high - low) * np.int64(chances[context, node]) >> _BITS)
-            low, high = _half(low, high, middle, bit)
-            _learn(chances, seen, context, node, bit)
-            while (low ^ high) >> _TOP == 0:
+            middle = low + ((high - low) * np.int64(chances[context, node]) >> BITS)
+            low, high = half(low, high, middle, bit)
+            learn(chances, seen, context, node, bit)
+            while (low ^ high) >> TOP == 0:
                 if written == len(out):
                     return -1
-                out[written] = np.uint8(high >> _TOP)
-                low, high, written = low << 8 & _INTERVAL, high << 8 & _INTERVAL | _BYTE, written + 1
+                out[written] = np.uint8(high >> TOP)
+                low, high, written = low << 8 & INTERVAL, high << 8 & INTERVAL | BYTE, written + 1
             node = 2 * node + bit
     if written == len(out):
         return -1
-    out[written] = np.uint8((low >> _TOP) + 1)  # a number inside the interval, whatever zeros follow
+    out[written] = np.uint8((low >> TOP) + 1)  # a number inside the interval, whatever zeros follow
     return written + 1
 
 
@@ -117,26 +122,26 @@ def encode(codes: np.ndarray, bits: int, row: int, kept: int, out: np.ndarray) -
 def decode(data: np.ndarray, bits: int, row: int, kept: int, codes: np.ndarray) -> int:
     """Fill ``codes`` from what :func:`encode` wrote and return how many bytes that took; damage gives other codes."""
     chances, seen = _nothing_learnt(bits, kept)
-    low, high, number, read = np.int64(0), np.int64(_INTERVAL), np.int64(0), 4
+    low, high, number, read = np.int64(0), np.int64(INTERVAL), np.int64(0), 4
     for place in range(read):
-        number = number << 8 | _byte(data, place)
+        number = number << 8 | byte(data, place)
     for i in range(len(codes)):
         context, node = _context(codes, i, row, bits, kept), 1
         for _ in range(bits):
-            middle = low + ((high - low) * np.int64(chances[context, node]) >> _BITS)
+            middle = low + ((high - low) * np.int64(chances[context, node]) >> BITS)
             bit = 1 if number <= middle else 0
-            low, high = _half(low, high, middle, bit)
-            _learn(chances, seen, context, node, bit)
-            while (low ^ high) >> _TOP == 0:
-                number = number << 8 & _INTERVAL | _byte(data, read)
-                low, high, read = low << 8 & _INTERVAL, high << 8 & _INTERVAL | _BYTE, read + 1
+            low, high = half(low, high, middle, bit)
+            learn(chances, seen, context, node, bit)
+            while (low ^ high) >> TOP == 0:
+                number = number << 8 & INTERVAL | byte(data, read)
+                low, high, read = low << 8 & INTERVAL, high << 8 & INTERVAL | BYTE, read + 1
             node = 2 * node + bit
         codes[i] = node - (1 << bits)
     return read - 3  # four were read ahead, and the encoder ends with one
 
 
 @compiled
-def _half(low: np.int64, high: np.int64, middle: np.int64, bit: int) -> tuple[np.int64, np.int64]:
+def half(low: np.int64, high: np.int64, middle: np.int64, bit: int) -> tuple[np.int64, np.int64]:
     """Return the ends of the part of the interval that stands for ``bit``."""
     return (low, middle) if bit else (middle + 1, high)
 
@@ -145,7 +150,7 @@ def _half(low: np.int64, high: np.int64, middle: np.int64, bit: int) -> tuple[np
 def _nothing_learnt(bits: int, kept: int) -> Any:
     """Return every node's probability of a 1 in every context, and how often it was seen."""
     contexts = ((1 << kept) + 1) ** 2
-    chances = np.full((contexts, 1 << bits), np.uint16(1 << _BITS - 1))
+    chances = np.full((contexts, 1 << bits), np.uint16(1 << BITS - 1))
     return chances, np.zeros((contexts, 1 << bits), np.uint8)
 
 
@@ -159,14 +164,16 @@ def _context(codes: np.ndarray, i: int, row: int, bits: int, kept: int) -> int:
 
 
 @compiled
-def _learn(chances: np.ndarray, seen: np.ndarray, context: int, node: int, bit: int) -> None:
+def learn(chances: np.ndarray, seen: np.ndarray, context: int, node: int, bit: int) -> None:
+    """Move a probability towards the bit that was seen, the less the more often it has learnt."""
     chance, times = np.int64(chances[context, node]), seen[context, node]
-    chance += (_ONE * bit - chance) * _RATES[times] >> _BITS
-    chances[context, node] = min(max(chance, _LEAST), _ONE - _LEAST)
+    chance += (ONE * bit - chance) * _RATES[times] >> BITS
+    chances[context, node] = min(max(chance, LEAST), ONE - LEAST)
     if times < _MEMORY:
         seen[context, node] = times + 1
 
 
 @compiled
-def _byte(data: np.ndarray, place: int) -> np.int64:
+def byte(data: np.ndarray, place: int) -> np.int64:
+    """Return a byte of a message, behind whose end there are zeros."""
     return np.int64(data[place]) if place < len(data) else np.int64(0)

@@ -125,6 +125,8 @@ class Compressor(ABC):
     """
 
     code: ClassVar[int]
+    coder: ClassVar[str] = "arithmetic"
+    """The module that writes codes in context, for a codec that has codes."""
     state: Tensor | None = None
     """What the next ``encode`` starts from, for a codec that learns from the tensors before; checkpoints hold it."""
 
@@ -249,8 +251,9 @@ def whole_body(header: Header, body: Tensor) -> Tensor:
     if header.zstd:
         return lossless.grow(body, header.body_nbytes)
     if header.context:
-        first, bits = _CODECS[header.codec].codes_at(header)
-        return torch.cat([body[:first], lossless.grow_codes(body[first:], bits, header.numel, header.row)])
+        codec = _CODECS[header.codec]
+        first, bits = codec.codes_at(header)
+        return torch.cat([body[:first], lossless.grow_codes(codec.coder, body[first:], bits, header.numel, header.row)])
     return body
 
 

@@ -23,6 +23,11 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return numba.njit(nogil=True)(function)
 
 
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile as part of whatever calls it: a call that passes arrays counts references to each."""
+    return numba.njit(inline="always")(function)
+
+
 @compiled
 def histogram(bits: np.ndarray, first_block: int, every: int, table: np.ndarray) -> None:
     """Count into a table [2, 2^16] by the leading 16 bits; equal neighbours would wait for each other in one row."""

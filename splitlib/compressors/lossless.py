@@ -45,17 +45,17 @@ def grow(frame: Tensor, nbytes: int) -> Tensor:
     return torch.frombuffer(bytearray(body), dtype=torch.uint8).to(frame.device)
 
 
-def shrink_codes(packed: Tensor, bits: int, numel: int, row: int) -> Tensor | None:
-    """Return packed codes (uint8) as :func:`arithmetic.shrink` has them, on the same device, or None."""
-    coded = _arithmetic().shrink(packed.cpu().numpy(), bits, numel, row)
+def shrink_codes(coder: str, packed: Tensor, bits: int, numel: int, row: int) -> Tensor | None:
+    """Return packed codes (uint8) as the ``coder`` has them, on the same device, or None if that takes more bytes."""
+    coded = _module(coder).shrink(packed.cpu().numpy(), bits, numel, row)
     return None if coded is None else torch.from_numpy(coded).to(packed.device)
 
 
-def grow_codes(coded: Tensor, bits: int, numel: int, row: int) -> Tensor:
+def grow_codes(coder: str, coded: Tensor, bits: int, numel: int, row: int) -> Tensor:
     """Undo :func:`shrink_codes`, on the same device; PayloadError if the bytes do not hold these codes."""
-    return torch.from_numpy(_arithmetic().grow(coded.cpu().numpy(), bits, numel, row)).to(coded.device)
+    return torch.from_numpy(_module(coder).grow(coded.cpu().numpy(), bits, numel, row)).to(coded.device)
 
 
-def _arithmetic() -> ModuleType:
-    """Return the compiled coder; what compiles it is imported only now, when it is needed."""
-    return importlib.import_module("splitlib.compressors.arithmetic")
+def _module(coder: str) -> ModuleType:
+    """Return a compiled coder; what compiles it is imported only now, when it is needed."""
+    return importlib.import_module(f"splitlib.compressors.{coder}")

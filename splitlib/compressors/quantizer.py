@@ -50,7 +50,7 @@ class Quantizer(Compressor):
         if self.codes == PACKED or header.raw or not header.numel:
             return header, body
         first, bits = self.codes_at(header)
-        coded = shrink_codes(body[first:], bits, header.numel, header.row)
+        coded = shrink_codes(self.coder, body[first:], bits, header.numel, header.row)
         return (header, body) if coded is None else (replace(header, context=True), torch.cat([body[:first], coded]))
 
     @classmethod

@@ -6,6 +6,7 @@ from typing import Any
 
 from splitlib.compressors.base import Compressor
 from splitlib.compressors.cast import Cast, Identity
+from splitlib.compressors.deadzone import DeadZone
 from splitlib.compressors.lowrank import PowerIteration
 from splitlib.compressors.sort import FastQuantization, SortQuantization
 from splitlib.compressors.uniform import UniformQuantization
@@ -18,6 +19,7 @@ COMPRESSORS: dict[str, type[Compressor]] = {
     "sort": SortQuantization,
     "power_iteration": PowerIteration,
     "fast": FastQuantization,
+    "deadzone": DeadZone,
 }
 
 

@@ -38,6 +38,12 @@ def _each(activations: Changes, gradients: Changes, codec: str = "sort", **more:
     return {**_both(activations), "gradient_compressor": codec, "gradient_options": gradients, **more}
 
 
+def _dead_zone(activations: float, gradients: float, scale: str = "tensor", **more: Any) -> dict[str, Any]:
+    """Return the changes that give both directions evenly spaced levels; by ``row`` a token's gradients have a step."""
+    codec = {"compressor": "deadzone", "compressor_options": {"step": activations}}
+    return {**codec, "gradient_compressor": "deadzone", "gradient_options": {"step": gradients, "scale": scale}, **more}
+
+
 def _in_context(activations: int, gradients: int, **more: Any) -> dict[str, Any]:
     """Return the changes that give both directions levels of least error, codes in the context of their neighbours."""
     return _each(_least_error(activations, _CONTEXT), _least_error(gradients, _CONTEXT), **more)
@@ -67,6 +73,9 @@ ROWS: Mapping[str, Mapping[str, Changes]] = {
         "4 and 2 bits by token in context, no padding": _each(
             _least_error(4, _CONTEXT), {**_TWO_BITS_BY_TOKEN, **_CONTEXT}, codec="uniform", padding="skipped"
         ),
+        "steps 0.5 and 1 by token, no padding": _dead_zone(0.5, 1.0, "row", padding="skipped"),
+        "steps 1 and 1.4 by token, no padding": _dead_zone(1.0, 1.4, "row", padding="skipped"),
+        "steps 1.4 and 2 by token, no padding": _dead_zone(1.4, 2.0, "row", padding="skipped"),
         "2 and 4 bits, no padding": _each(_least_error(2), _least_error(4), padding="skipped"),
         "3 and 2 bits, no padding": _each(_least_error(3), _least_error(2), padding="skipped"),
         "3 and 1 bits fed back, no padding": _each(
