@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from splitlib.compressors.base import Header, as_bytes, from_bytes
-from splitlib.compressors.packing import pack, packed_nbytes, unpack
 from splitlib.compressors.quantizer import CODES, CONTEXT, SMALLEST_STEP, Quantizer
 from splitlib.errors import ConfigError, PayloadError
 from splitlib.options import described
@@ -24,8 +23,8 @@ from splitlib.options import described
 TENSOR, ROW = "tensor", "row"
 SCALES = (TENSOR, ROW)
 """What a step is measured by: the root mean square of all values, or of each row, which is a token of text."""
-_BITS = 16  # of a level, before it is coded
-_MOST = (1 << _BITS - 1) - 1
+_BITS = 16  # of a level before it is coded, an int16
+_MOST = torch.iinfo(torch.int16).max
 _ROUND_UP = 0.4  # a value moves up to the next level from 1 minus this, so that zero's bin is 1.2 steps wide
 _STEP, _NUMBERS = 4, 8  # bytes of the step; with the shift, in front of the rows' scales
 _PER_OCTAVE = 4  # scales of rows are told apart by quarters of an octave
@@ -81,15 +80,14 @@ class DeadZone(Quantizer):
         body[:_STEP] = as_bytes(step.reshape(1))
         body[_STEP:_NUMBERS] = as_bytes(shift.float().reshape(1))
         body[_NUMBERS:split] = scales[: split - _NUMBERS]
-        codes = (levels * rows.sign()).to(torch.int32) + (_MOST + 1)
-        body[split:] = pack(codes.reshape(-1), _BITS)
+        body[split:] = as_bytes((levels * rows.sign()).to(torch.int16))
 
     @classmethod
     def body_nbytes(cls, header: Header) -> int:
         """Step and shift, a byte for each row with a scale, and the levels."""
         if header.parameters[0] not in range(len(SCALES)):
             raise PayloadError(f"payload names the scale {header.parameters[0]} for dead-zone quantization")
-        return cls.codes_at(header)[0] + packed_nbytes(header.numel, _BITS)
+        return cls.codes_at(header)[0] + 2 * header.numel
 
     @classmethod
     def codes_at(cls, header: Header) -> tuple[int, int]:
@@ -102,8 +100,7 @@ class DeadZone(Quantizer):
         """Compute each value in double precision from its level, the shift and its row's step."""
         split, by_row = cls.codes_at(header)[0], bool(header.parameters[0])
         step, shift = from_bytes(body[:_NUMBERS], torch.float32).double()
-        levels = unpack(body[split:], _BITS, header.numel).double() - (_MOST + 1)
-        rows = levels.reshape(_rows(header.shape, by_row), -1)
+        rows = from_bytes(body[split:], torch.int16).double().reshape(_rows(header.shape, by_row), -1)
         values = (rows + rows.sign() * shift) * _steps(step, body[_NUMBERS:split], by_row)
         limit = torch.finfo(header.dtype).max
         return values.clamp_(-limit, limit).float()

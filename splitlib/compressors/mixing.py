@@ -22,8 +22,7 @@ from typing import Any
 import numpy as np
 
 from splitlib.compressors.arithmetic import BITS, BYTE, INTERVAL, LEAST, ONE, TOP, byte, half, learn, most_bits
-from splitlib.compressors.compiled import compiled, inlined, pack, unpack
-from splitlib.compressors.packing import packed_nbytes
+from splitlib.compressors.compiled import compiled, inlined
 from splitlib.errors import PayloadError
 
 _UNIT = 256  # log odds are in these parts
@@ -54,23 +53,20 @@ _STRETCHED = np.searchsorted(_SQUASHED, np.arange(8, 1 << BITS, 16)).clip(0, 2 *
 
 
 def shrink(packed: np.ndarray, bits: int, numel: int, row: int) -> np.ndarray | None:
-    """Return ``numel`` packed codes, of which the middle one is level 0, coded; or None if that takes more bytes.
+    """Return ``numel`` levels, int16 as bytes, coded; or None if that takes more bytes.
 
-    ``row`` is the tensor's last dimension: the level above another is that many before it.
+    ``bits`` is 16, and ``row`` the tensor's last dimension: the level above another is that many before it.
     """
-    levels = np.empty(numel, np.int32)
-    unpack(packed, bits, levels)
-    levels -= 1 << bits - 1
     out = np.empty(len(packed), np.uint8)
-    nbytes = encode(levels, row, out)
+    nbytes = encode(packed.view(np.int16).astype(np.int32), row, out)
     return None if nbytes < 0 else out[:nbytes].copy()
 
 
 def grow(coded: np.ndarray, bits: int, numel: int, row: int) -> np.ndarray:
-    """Return the packed codes that :func:`shrink` took.
+    """Return the bytes that :func:`shrink` took.
 
     Raises:
-        PayloadError: the bytes do not hold exactly these codes. Nothing is allocated for a claim no message of this
+        PayloadError: the bytes do not hold exactly these levels. Nothing is allocated for a claim no message of this
             size can keep.
     """
     if numel > most_bits(len(coded)):
@@ -79,11 +75,7 @@ def grow(coded: np.ndarray, bits: int, numel: int, row: int) -> np.ndarray:
     nbytes = decode(coded, row, levels)
     if nbytes != len(coded):
         raise PayloadError(f"payload's levels take {nbytes} bytes; it has {len(coded)} for them")
-    middle = 1 << bits - 1
-    codes = np.clip(levels, -middle, middle - 1) + middle  # only damage goes beyond, and bits must not run over
-    packed = np.empty(packed_nbytes(numel, bits), np.uint8)
-    pack(codes.astype(np.int32), bits, packed)
-    return packed
+    return levels.astype(np.int16).view(np.uint8)
 
 
 def encode(levels: np.ndarray, row: int, out: np.ndarray) -> int:
