@@ -4,7 +4,7 @@ ARGS ?=
 
 # Notebooks whose committed figures come from records; `make figures RECORDED=03` draws those of one. 03, 04, 06 and 07
 # also draw what one batch does: they ask the hub for data and weights.
-RECORDED := 00 01 02 03 04 05 06 07 08 10 11 12
+RECORDED := 00 01 02 03 04 05 06 07 08 10 11 12 13
 # All runs of a row that there are, of up to three; 11 asks for as many as its rows name. The committed timings of 05 have
 # a server without a GPU; on a machine with one it would look for others. A parameter that no chosen notebook has is an
 # error, so only those are set.
@@ -36,6 +36,7 @@ test: $(BUILT)  ## run the tests
 bench: $(BUILT)  ## measure compressors, pipelines and the playground (benchmarks/README.md)
 	@$(BIN)/python -m benchmarks.compressors $(ARGS)
 	@$(BIN)/python -m benchmarks.lossless $(ARGS)
+	@$(BIN)/python -m benchmarks.deadzone $(ARGS)
 	@$(BIN)/python -m benchmarks.pipelines $(ARGS)
 	@$(BIN)/python -m benchmarks.playground $(ARGS)
 

@@ -1,6 +1,7 @@
 """Bytes against accuracy: the rows, their summary, what the documents have on the same scale, and the headline."""
 
 import dataclasses
+import itertools
 import re
 from pathlib import Path
 
@@ -20,8 +21,12 @@ ROOT = Path(__file__).resolve().parent.parent
 REAL = get_profile("real")
 
 
+ANOTHER = itertools.count(1)
+
+
 def runs_of(task, percents, **changes):
-    """Records of a row that end at these percentages, one for each seed."""
+    """Records of a row that end at these percentages, one for each seed; each call's are of another row."""
+    changes = changes or {"lr": 0.01 / next(ANOTHER)}
     config = REAL.scale(frontier.configs(task)["none"]).replace(**changes)
     made = []
     for seed, percent in enumerate(percents):
@@ -47,33 +52,54 @@ def test_repeated_rows_are_rows():
 def test_a_change_is_against_no_compression_and_no_loss_is_within_its_spread():
     runs = {"none": runs_of("cola", [60.0, 62.0]), "a": runs_of("cola", [59.5, 61.0]), "b": runs_of("cola", [58.0])}
     table = frontier.summary(runs).set_index("label")
-    assert table["change"].tolist() == pytest.approx([0, -0.75, -2])
+    assert table["change"].tolist() == pytest.approx([0, -0.75, -3])
     assert table.loc["none", "sd"] == pytest.approx(2**0.5)
     assert table["no_loss"].tolist() == [True, True, False]
     assert table["n"].tolist() == [2, 2, 1]
 
 
-def test_a_change_is_between_runs_of_one_seed():
-    """The first seed may be a lucky one: a row that has it alone gains nothing by that."""
+def test_a_change_is_between_means_whatever_their_seeds():
     runs = {
         "none": runs_of("cola", [70.0, 60.0, 50.0]),
         "a": runs_of("cola", [69.0]),
         "b": runs_of("cola", [68.0, 59.0]),
     }
     table = frontier.summary(runs).set_index("label")
-    assert table["change"].tolist() == pytest.approx([0, -1, -1.5])
-    assert table["change_sd"].tolist()[::2] == pytest.approx([0, 0.5**0.5]), "of the differences, not of the runs"
+    assert table["change"].tolist() == pytest.approx([0, 9, 3.5])
+    assert table["change_se"].tolist() == pytest.approx(
+        [0, float("nan"), (100 / 3 + 81 / 2 / 2) ** 0.5], nan_ok=True
+    ), "of both means"
     lines = frontier.markdown("cola", runs).splitlines()
-    assert "| 60.0 ± 10.0 (3) | – |" in lines[-3] and "| 63.5 ± 6.4 (2) | -1.5 ± 0.7 |" in lines[-1]
-    other = frontier.summary({"none": runs["none"][:2], "a": runs["none"][2:]}).set_index("label").loc["a"]
-    assert other["no_loss"] is None and pd.isna(other["change"]), "no seed in common"
+    assert "| 60.0 ± 10.0 (3) | – |" in lines[-3] and "| 63.5 ± 6.4 (2) | +3.5 ± 7.3 |" in lines[-1]
+
+
+def test_rows_that_send_the_same_levels_share_their_runs():
+    """What a lossless stage changes is the bytes: the same seed once, by the row's own run where it has one."""
+
+    def coded(percents, seeds, sent, **options):
+        made = runs_of("cola", percents, compressor="sort", compressor_options={"bin_bits": 1, **options})
+        pairs = zip(made, seeds, strict=True)
+        counted = {"activation_bytes": sent, "gradient_bytes": 0, "uncompressed_bytes": 100}
+        return [dataclasses.replace(run, config=run.config.replace(seed=seed), **counted) for run, seed in pairs]
+
+    runs = {
+        "none": runs_of("cola", [60.0, 62.0, 61.0]),
+        "zstd": coded([50.0, 52.0, 54.0], (0, 1, 2), 10, zstd=3),
+        "in context": coded([58.0], (2,), 5, codes="context"),
+        "other levels": coded([40.0], (0,), 2, level_bits=1),
+    }
+    table = frontier.summary(runs).set_index("label")
+    assert table["n"].to_dict() == {"none": 3, "zstd": 3, "in context": 3, "other levels": 1}
+    assert table.loc["zstd", "percent"] == pytest.approx(52)
+    assert table.loc["in context", "percent"] == pytest.approx((50 + 52 + 58) / 3)
+    assert table["ratio"].tolist()[1:] == pytest.approx([0.1, 0.05, 0.02])
 
 
 def test_the_answer_is_the_fewest_bytes_of_rows_with_several_runs():
     base = runs_of("cola", [60.0, 62.0])
     lean = [dataclasses.replace(r, activation_bytes=1, gradient_bytes=1) for r in runs_of("cola", [61.0, 61.0])]
-    leaner = [dataclasses.replace(lean[0], gradient_bytes=0)]
-    bad = [dataclasses.replace(lean[0], gradient_bytes=0), *runs_of("cola", [0.0])]
+    leaner = [dataclasses.replace(r, activation_bytes=1, gradient_bytes=0) for r in runs_of("cola", [61.0])]
+    bad = [dataclasses.replace(r, activation_bytes=1, gradient_bytes=0) for r in runs_of("cola", [61.0, 0.0])]
     whole = [dataclasses.replace(r, activation_bytes=50, gradient_bytes=50) for r in base]
     rows = {"none": whole, "lean": lean, "leaner, one run": leaner, "loses": bad}
     assert "by the metric **1/50** with a standard error to spare (lean, n=2); " in frontier.answer(
@@ -95,30 +121,32 @@ def test_a_row_trains_alike_if_its_loss_is_within_the_spread_too():
     same = [60.0, 62.0]
     runs = {
         "none": ends_at(runs_of("cola", same), [0.4, 0.5], 100),
-        "alike": ends_at(runs_of("cola", same), [0.44, 0.55], 4),
-        "worse": ends_at(runs_of("cola", same), [0.5, 0.6], 2),
+        "alike": ends_at(runs_of("cola", [62.0, 62.0]), [0.40, 0.42], 4),
+        "worse": ends_at(runs_of("cola", [62.0, 62.0]), [0.5, 0.6], 2),
         "below": ends_at(runs_of("cola", [50.0, 50.0]), [0.4, 0.5], 1),
     }
     table = frontier.summary(runs).set_index("label")
     assert table["no_loss"].tolist() == [True, True, True, False]
     assert table["trains_alike"].tolist() == [True, True, False, False]
-    assert table["loss"].tolist() == pytest.approx([0, 0.1, (0.25 + 0.2) / 2, 0])
-    assert table["loss_sd"].tolist() == pytest.approx([0, 0, 0.05 / 2**0.5, 0])
+    assert table["loss"].tolist() == pytest.approx([0, -0.04 / 0.45, 0.1 / 0.45, 0])
+    errors = [0, (0.05**2 + 0.01**2) ** 0.5, 0.005**0.5, 0.005**0.5]
+    assert table["loss_se"].tolist() == pytest.approx([error / 0.45 for error in errors])
     text = frontier.markdown("cola", runs)
     spare = "with a standard error to spare"
     assert (
         f"by the metric **1/50** {spare} (worse, n=2); by the training loss too **1/25** {spare} (alike, n=2)." in text
     )
     ends = [line.rsplit("|", 4)[1:] for line in text.splitlines()[-3:]]
-    assert ends[0][0] == " +10 ± 0 % " and ends[0][2] == " within one sd of none "
-    assert ends[1][0] == " +22 ± 4 % " and ends[1][2] == " within one sd, its training loss is not "
-    assert ends[2][0] == " +0 ± 0 % " and ends[2][2] == " more than one sd below none "
+    assert ends[0][0] == " -9 ± 11 % " and ends[0][2] == " within one sd of none "
+    assert ends[1][0] == " +22 ± 16 % " and ends[1][2] == " within one sd, its training loss is not "
+    assert ends[2][0] == " +0 ± 16 % " and ends[2][2] == " more than one sd below none "
 
 
 def test_a_standard_error_to_spare_is_more_than_a_mean():
-    """Runs without compression have a standard deviation of two; both rows lose one, but one of them scatters."""
-    base = [dataclasses.replace(r, activation_bytes=50, gradient_bytes=50) for r in runs_of("cola", [58.0, 60.0, 62.0])]
-    lose_one = {"scattered": [60.0, 59.0, 58.0], "steady": [57.0, 59.0, 61.0]}
+    """Runs without compression have a standard deviation of 1.8; both rows lose one, but one of them scatters."""
+    percents = [58.0, 60.0, 62.0, 58.0, 60.0, 62.0]
+    base = [dataclasses.replace(r, activation_bytes=50, gradient_bytes=50) for r in runs_of("cola", percents)]
+    lose_one = {"scattered": [57.0, 59.0, 61.0], "steady": [59.0, 59.0, 59.0]}
     runs = {
         label: [dataclasses.replace(r, activation_bytes=nbytes, gradient_bytes=0) for r in runs_of("cola", percents)]
         for nbytes, (label, percents) in enumerate(lose_one.items(), start=1)
@@ -138,10 +166,10 @@ def test_one_run_without_compression_has_no_spread_to_judge_by():
 
 
 def test_runs_that_predict_one_class_are_no_measure():
-    collapsed = runs_of("cola", [0.0, 0.0])
-    for run in collapsed:
+    runs = {"none": runs_of("cola", [0.0, 0.0]), "a": runs_of("cola", [0.0])}
+    for run in (*runs["none"], *runs["a"]):
         object.__setattr__(run, "history", (dataclasses.replace(run.last, predicted_classes=1),))
-    table = frontier.summary({"none": collapsed, "a": collapsed[:1]})
+    table = frontier.summary(runs)
     assert table["no_loss"].tolist() == [None, None] and table["collapsed"].tolist() == [2, 1]
     assert frontier.answer(table) == "No row is known to lose nothing."
 
@@ -194,7 +222,7 @@ def test_the_frontier_shows_spread_verdict_and_name_of_every_row():
     told = pd.DataFrame({"method": ["sort"], "metric": ["accuracy"], "ratio": [0.25], "change": [-1.3]})
     ours = pd.DataFrame({
         "label": ["once", "a", "b", "c", "d"], "ratio": [0.8, 0.1, 0.05, 0.04, 0.03], "n": [1, 4, 2, 2, 2],
-        "change": [0.0, -1.0, -1.0, -9.0, -9.0], "change_sd": [float("nan"), 0.5, 0.5, 0.5, 0.5],
+        "change": [0.0, -1.0, -1.0, -9.0, -9.0], "change_se": [float("nan"), 0.5, 0.5, 0.5, 0.5],
         "collapsed": [0, 0, 0, 0, 1], "diverged": 0,
         "no_loss": [None, True, True, False, False], "trains_alike": [None, True, False, False, False],
     })  # fmt: skip
@@ -270,7 +298,7 @@ def test_the_headline_comes_from_records_alone(tmp_path, capsys):
     page.write_text(f"above\n{''.join(marks)}below\n", encoding="utf-8")
     assert cli.main(["headline", "--write", str(page)]) == 2
     assert "no records of the frontier at profile real" in capsys.readouterr().err
-    for made in runs_of("cola", [19.6, 20.4]):
+    for made in runs_of("cola", [19.6, 20.4], seed=0):
         results.save_record(made)
     assert cli.main(["headline", "--write", str(page)]) == 0
     text = page.read_text(encoding="utf-8")

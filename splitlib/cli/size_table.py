@@ -11,7 +11,7 @@ TASKS = ("cola", "rte", "cifar10")
 
 
 def size_table(profile: str) -> str:
-    """Return model, samples and length of training in the documents and at ``profile``, a row for each task."""
+    """Return model, samples, sizes and optimizer in the documents and at ``profile``, a row for each task."""
     scale = get_profile(profile)
     rows = [
         f"| {get_task(task).title} | {_size(DOCUMENT_SETTINGS[task])} | {_size(_here(scale, task))} |" for task in TASKS
@@ -25,4 +25,5 @@ def _here(profile: Profile, task: str) -> RunConfig:
 
 def _size(config: RunConfig) -> str:
     samples = f"{config.train_samples:,}" if config.train_samples else "all"
-    return f"{config.model_name}, {samples} training samples, {size_text(config)}"
+    steps = f"{config.optimizer} at {config.lr:g}"
+    return f"{config.model_name}, {samples} training samples, {size_text(config)}, {steps}"

@@ -75,7 +75,7 @@ ROWS: Mapping[str, Mapping[str, Changes]] = {
         ),
         "steps 0.5 and 1 by token, no padding": _dead_zone(0.5, 1.0, "row", padding="skipped"),
         "steps 1 and 1.4 by token, no padding": _dead_zone(1.0, 1.4, "row", padding="skipped"),
-        "steps 1.4 and 2 by token, no padding": _dead_zone(1.4, 2.0, "row", padding="skipped"),
+        "steps 0.7 and 2 by token, no padding": _dead_zone(0.7, 2.0, "row", padding="skipped"),
         "2 and 4 bits, no padding": _each(_least_error(2), _least_error(4), padding="skipped"),
         "3 and 2 bits, no padding": _each(_least_error(3), _least_error(2), padding="skipped"),
         "3 and 1 bits fed back, no padding": _each(
@@ -96,6 +96,8 @@ ROWS: Mapping[str, Mapping[str, Changes]] = {
         "6 and 4 bits in context": _in_context(6, 4),
         "6 and 2 bits in context": _in_context(6, 2),
         "5 and 3 bits in context": _in_context(5, 3),
+        "6 bits in context and steps of 2": _each(_least_error(6, _CONTEXT), {"step": 2.0}, codec="deadzone"),
+        "5 bits in context and steps of 2": _each(_least_error(5, _CONTEXT), {"step": 2.0}, codec="deadzone"),
         "5 and 2 bits": _each(_least_error(5), _least_error(2)),
         "5 and 1 bits fed back": _each(_least_error(5), _least_error(1), error_feedback="gradients"),
         "2 and 4 bits": _each(_least_error(2), _least_error(4)),

@@ -28,12 +28,12 @@ _LABEL_GAP = 0.022  # of the panel's width, between the labels of two rows
 def frontier(ax: Axes, told: pd.DataFrame, ours: pd.DataFrame, *, goal: float, spread: float) -> None:
     """Draw changes of a metric by ratio of bytes: published rows in grey, measured ones named above the panel.
 
-    A measured row of one run is hollow, one of several filled with the standard deviation of its changes.
+    A measured row of one run is hollow, one of several filled with the standard error of its change.
 
     Args:
         ax: where to draw.
         told: columns ``method``, ``metric``, ``ratio``, ``change``; see :func:`splitlib.frontier.published`.
-        ours: columns ``label``, ``ratio``, ``change``, ``change_sd``, ``n``, ``collapsed``, ``diverged``, ``no_loss``,
+        ours: columns ``label``, ``ratio``, ``change``, ``change_se``, ``n``, ``collapsed``, ``diverged``, ``no_loss``,
             ``trains_alike``; see :func:`splitlib.frontier.summary`.
         goal: the ratio to reach without loss, marked by a line.
         spread: standard deviation of the runs without compression: a band, what lies in it or above is no loss.
@@ -50,7 +50,7 @@ def frontier(ax: Axes, told: pd.DataFrame, ours: pd.DataFrame, *, goal: float, s
     for row in rows:
         colour, marker = _VERDICTS[_verdict(row)]
         ax.errorbar(
-            row.ratio, row.change, yerr=None if row.n == 1 else row.change_sd, color=colour, markersize=7,
+            row.ratio, row.change, yerr=None if row.n == 1 else row.change_se, color=colour, markersize=7,
             marker=marker, markerfacecolor="white" if row.n == 1 else colour, elinewidth=0.8, capsize=2,
             linestyle="none", zorder=2.5,
         )  # fmt: skip
