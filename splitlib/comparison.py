@@ -49,7 +49,8 @@ def status(
     2. *not reported*: the document leaves the cell blank.
     3. *reproduced*: the data is not embedded, the settings are the document's own, and the difference is at most
        ``tolerance``, or at most ``2 * noise`` where that is wider, but never more than ``NOISE_CAP * tolerance``.
-    4. *trend only*: against the baseline, both changes rise, both fall, or both stay within ``tolerance``.
+    4. *trend only*: against the baseline, both changes rise, both fall, or both stay within ``tolerance``, or they lie
+       no further apart than ``tolerance``.
     5. *differs*: all else, so also wherever a change is unknown.
 
     Args:
@@ -80,8 +81,10 @@ def status(
         return "reproduced"
     if math.isnan(reported_change) or math.isnan(measured_change):
         return "differs"
-    agree = _direction(reported_change, tolerance) == _direction(measured_change, tolerance)
-    return "trend only" if agree else "differs"
+    alike = _direction(reported_change, tolerance) == _direction(measured_change, tolerance)
+    # Else +9 % and +10 % would differ, for lying on either side of a tolerance of a tenth.
+    near = _within(measured_change - reported_change, tolerance)
+    return "trend only" if alike or near else "differs"
 
 
 def _within(value: float, limit: float) -> bool:

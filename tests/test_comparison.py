@@ -61,6 +61,10 @@ def test_the_limit_itself_is_within_in_spite_of_rounding() -> None:
         (2.0, 30.0, True),
         (0.4, -0.4, True),
         (0.5, 0.0, True),
+        (0.3, 0.7, True),  # no change and a rise, but nearer to each other than the tolerance
+        (-0.7, -0.2, True),
+        (0.3, 0.9, False),
+        (-0.2, 0.6, False),
         (-0.1, -30.0, False),  # the document saw no change, we saw a collapse
         (-30.0, -0.1, False),
         (2.0, -2.0, False),
@@ -71,6 +75,13 @@ def test_the_limit_itself_is_within_in_spite_of_rounding() -> None:
 def test_a_trend_is_a_rise_a_fall_or_no_change(reported_change: float, measured_change: float, agree: bool) -> None:
     found = judge(50.0, 70.0, reported_change=reported_change, measured_change=measured_change)
     assert found == ("trend only" if agree else "differs")
+
+
+@given(st.floats(-10, 10), st.floats(-1, 1), st.floats(0.01, 1))
+def test_changes_that_agree_within_the_tolerance_never_differ(change: float, apart: float, tolerance: float) -> None:
+    """Once +9.1 % reported and +10.0 % measured did, under a tolerance of a tenth."""
+    both = {"reported_change": change, "measured_change": change + apart * tolerance}
+    assert judge(50.0, 70.0, tolerance=tolerance, **both) == "trend only"
 
 
 def test_noise_widens_the_tolerance_but_only_so_far() -> None:
