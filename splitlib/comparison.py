@@ -179,6 +179,30 @@ def compare(
     return pd.concat([identity, table[columns]], axis=1)
 
 
+def sending_as_reported(
+    measured: pd.DataFrame, ratios: Mapping[str, float], *, on: str = "row_label", tolerance: float = 0.25
+) -> pd.DataFrame:
+    """Return the measured rows but those that send another share of the bytes than the reported row of their name.
+
+    What power iteration sends depends on the size of its tensors, so that a run of smaller images is no run of the
+    reported row: left out, it makes the row *not run* in :func:`compare`.
+
+    Args:
+        measured: one row a run, with its ``compression_ratio``; may be empty.
+        ratios: reported compression ratio by name; rows of other names stay.
+        on: the column that has the name.
+        tolerance: how far the ratio may lie from the reported one, as a share of it.
+
+    >>> runs = pd.DataFrame({"row_label": ["rank 3", "rank 2"], "compression_ratio": [0.22, 0.074]})
+    >>> list(sending_as_reported(runs, {"rank 3": 0.101, "rank 2": 0.075})["row_label"])
+    ['rank 2']
+    """
+    if measured.empty:
+        return measured
+    away = measured["compression_ratio"] / measured[on].map(dict(ratios)).astype(float) - 1
+    return measured[~(away.abs() > tolerance)]
+
+
 def _add_judgement(table: pd.DataFrame, tolerance: float, relative: bool) -> None:
     """Add ``difference`` and ``status`` to the joined rows."""
     table["difference"] = table["measured"] - table["reported"]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from splitlib import reported
-from splitlib.comparison import NOISE_CAP, compare, status
+from splitlib.comparison import NOISE_CAP, compare, sending_as_reported, status
 from splitlib.config import RunConfig
 from splitlib.errors import ConfigError
 
@@ -251,6 +251,15 @@ def test_names_may_differ_on_the_two_sides_and_blanks_match_blanks() -> None:
 def test_rows_without_the_metric_do_not_count() -> None:
     table = compared(run(8, 63.0, seed=0), run(8, math.nan, seed=1))
     assert table.loc[8, "n"] == 1
+
+
+def test_a_run_that_sends_another_share_of_the_bytes_is_no_run_of_the_row() -> None:
+    """Power iteration on small images sends twice its share, and was once judged by it."""
+    runs = pd.DataFrame([run(8, 63.0, name="8 bits"), run(4, 10.0, name="4 bits"), run(16, 64.0, name="none")])
+    runs["compression_ratio"] = [0.26, 0.22, 1.0]
+    kept = sending_as_reported(runs, {"8 bits": 0.25, "4 bits": 0.125}, on="name")
+    assert compare(DOCUMENT, kept, **ASK)["n"].tolist() == [1, 0, 1, 0]
+    assert sending_as_reported(pd.DataFrame(), {"8 bits": 0.25}).empty
 
 
 def test_macs_need_no_runs_and_no_data() -> None:
