@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,26 @@ class Study:
             ]
             frames.append(frame)
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+    def measured_by_either_engine(
+        self,
+        rows: Mapping[str, RunConfig],
+        runs: Mapping[str, list[RunRecord]],
+        *,
+        seeds: int = 0,
+        **overrides: Any,
+    ) -> pd.DataFrame:
+        """Return :meth:`measured` of two machines' ``runs``, and of further seeds what one process recorded.
+
+        Both engines give the same bits, so a row's table does not depend on which of them ran it. Nothing is trained;
+        ``seeds`` and ``overrides`` are those of :meth:`run`, whose ``rows`` may be more than were run.
+        """
+        alone = {label: rows[label].replace(engine="in_process") for label in runs}
+        recorded = replace(self, recorded=True).run(alone, seeds=seeds, **overrides)
+        found = [frame for frame in (self.measured(rows, runs), self.measured(alone, recorded)) if len(frame)]
+        if not found:
+            return pd.DataFrame()
+        return pd.concat(found, ignore_index=True).drop_duplicates(["row_label", "seed"]).assign(engine="two_machines")
 
     def save_figure(self, drawing: Figure, name: str, *, data: str = "") -> None:
         """Show a figure and keep it as ``figures/<number>_<name>.png`` and ``.svg``.

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from splitlib import reported
-from splitlib.comparison import NOISE_CAP, compare, status
+from splitlib.comparison import NOISE_CAP, compare, sending_as_reported, status
 from splitlib.config import RunConfig
 from splitlib.errors import ConfigError
 
@@ -61,6 +61,10 @@ def test_the_limit_itself_is_within_in_spite_of_rounding() -> None:
         (2.0, 30.0, True),
         (0.4, -0.4, True),
         (0.5, 0.0, True),
+        (0.3, 0.7, True),  # no change and a rise, but nearer to each other than the tolerance
+        (-0.7, -0.2, True),
+        (0.3, 0.9, False),
+        (-0.2, 0.6, False),
         (-0.1, -30.0, False),  # the document saw no change, we saw a collapse
         (-30.0, -0.1, False),
         (2.0, -2.0, False),
@@ -71,6 +75,13 @@ def test_the_limit_itself_is_within_in_spite_of_rounding() -> None:
 def test_a_trend_is_a_rise_a_fall_or_no_change(reported_change: float, measured_change: float, agree: bool) -> None:
     found = judge(50.0, 70.0, reported_change=reported_change, measured_change=measured_change)
     assert found == ("trend only" if agree else "differs")
+
+
+@given(st.floats(-10, 10), st.floats(-1, 1), st.floats(0.01, 1))
+def test_changes_that_agree_within_the_tolerance_never_differ(change: float, apart: float, tolerance: float) -> None:
+    """Once +9.1 % reported and +10.0 % measured did, under a tolerance of a tenth."""
+    both = {"reported_change": change, "measured_change": change + apart * tolerance}
+    assert judge(50.0, 70.0, tolerance=tolerance, **both) == "trend only"
 
 
 def test_noise_widens_the_tolerance_but_only_so_far() -> None:
@@ -240,6 +251,15 @@ def test_names_may_differ_on_the_two_sides_and_blanks_match_blanks() -> None:
 def test_rows_without_the_metric_do_not_count() -> None:
     table = compared(run(8, 63.0, seed=0), run(8, math.nan, seed=1))
     assert table.loc[8, "n"] == 1
+
+
+def test_a_run_that_sends_another_share_of_the_bytes_is_no_run_of_the_row() -> None:
+    """Power iteration on small images sends twice its share, and was once judged by it."""
+    runs = pd.DataFrame([run(8, 63.0, name="8 bits"), run(4, 10.0, name="4 bits"), run(16, 64.0, name="none")])
+    runs["compression_ratio"] = [0.26, 0.22, 1.0]
+    kept = sending_as_reported(runs, {"8 bits": 0.25, "4 bits": 0.125}, on="name")
+    assert compare(DOCUMENT, kept, **ASK)["n"].tolist() == [1, 0, 1, 0]
+    assert sending_as_reported(pd.DataFrame(), {"8 bits": 0.25}).empty
 
 
 def test_macs_need_no_runs_and_no_data() -> None:

@@ -126,6 +126,19 @@ def test_a_study_may_run_rows_smaller_than_its_profile():
     assert not study.measured(rows, runs)["document_settings"].any()
 
 
+def test_what_one_process_recorded_counts_for_two_machines_with_further_seeds(monkeypatch):
+    """Once a row had one run in one notebook and three in another, though the engines give the same bits."""
+    study, rows = study_of("smoke"), {"none": TINY.replace(engine="two_machines")}
+    alone = study.run({"none": TINY}, seeds=2)
+    monkeypatch.setenv(RECORDED, "1")
+    first = dataclasses.replace(alone["none"][0], config=study.scale(rows["none"]))
+    found = study.measured_by_either_engine(rows, {"none": [first]}, seeds=3)
+    assert found["seed"].tolist() == [0, 1] and set(found["engine"]) == {"two_machines"}
+    assert found["key"][0] == first.config.key, "its own record where there is one"
+    assert study.measured_by_either_engine(rows, {"none": []}, seeds=3)["seed"].tolist() == [0, 1]
+    assert study.measured_by_either_engine({"none": rows["none"].replace(lr=0.5)}, {"none": []}).empty
+
+
 def test_a_reader_may_ask_for_fewer_samples_of_every_run():
     fewer = study_of("quick", samples=96).scale(TINY, train_samples=500)
     assert (fewer.train_samples, fewer.epochs) == (96, study_of("quick").scale(TINY).epochs)
