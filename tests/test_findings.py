@@ -110,3 +110,12 @@ def test_the_committed_pages_belong_to_notebooks_and_their_links_lead_somewhere(
     assert (ROOT / "notebooks" / f"{page.stem}.ipynb").exists() and "## Takeaways" in text
     for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
         assert (RESULTS / unquote(link)).exists(), link
+
+
+def test_what_a_cell_prints_is_one_block_however_it_arrives(study: StudyNotebook, tmp_path: Path) -> None:
+    cells = executed(study)
+    (first,) = [cell for cell in cells if cell.source == SAVE]
+    lines = ("a task\n", "    its rows\n", "  more\n")
+    first.outputs = [new.new_output("stream", name="stdout", text=line) for line in lines]
+    text = findings_text(tmp_path / "results", tmp_path / "figures", study, cells)
+    assert "```text\na task\n    its rows\n  more\n```" in text

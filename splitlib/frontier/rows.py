@@ -74,6 +74,7 @@ ROWS: Mapping[str, Mapping[str, Changes]] = {
             _least_error(4, _CONTEXT), {**_TWO_BITS_BY_TOKEN, **_CONTEXT}, codec="uniform", padding="skipped"
         ),
         "steps 0.5 and 1 by token, no padding": _dead_zone(0.5, 1.0, "row", padding="skipped"),
+        "steps 0.5 and 3 by token, no padding": _dead_zone(0.5, 3.0, "row", padding="skipped"),
         "steps 1 and 1.4 by token, no padding": _dead_zone(1.0, 1.4, "row", padding="skipped"),
         "steps 0.7 and 2 by token, no padding": _dead_zone(0.7, 2.0, "row", padding="skipped"),
         "2 and 4 bits, no padding": _each(_least_error(2), _least_error(4), padding="skipped"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +62,19 @@ def _parts(folder: Path, figures: Path, study: StudyNotebook, cells: Sequence[An
 
 def _outputs(cell: Any) -> Iterator[str]:
     """Yield what a cell printed and the tables it showed; pictures and widgets are left out."""
-    for output in cell.outputs:
-        if output.output_type == "stream" and output.name == "stdout":
-            yield f"```text\n{output.text.strip()}\n```"
-        data = output.get("data", {})
-        if "text/markdown" in data:
-            yield data["text/markdown"].strip()
-        elif "<table" in data.get("text/html", ""):
-            yield plain_table(data["text/html"])
+    for printed, outputs in groupby(cell.outputs, _is_printed):
+        if printed:  # however the kernel divided it
+            yield f"```text\n{''.join(output.text for output in outputs).strip(chr(10))}\n```"
+            continue
+        for data in (output.get("data", {}) for output in outputs):
+            if "text/markdown" in data:
+                yield data["text/markdown"].strip()
+            elif "<table" in data.get("text/html", ""):
+                yield plain_table(data["text/html"])
+
+
+def _is_printed(output: Any) -> bool:
+    return output.output_type == "stream" and output.name == "stdout"
 
 
 def plain_table(html: str) -> str:
