@@ -142,62 +142,66 @@ def test_gradients_of_text_need_a_range_for_each_token(committed):
     learnt = rows["2 and 4 bits, no padding"]
     assert len(learnt) == 3 and not any(record.collapsed for record in learnt)
     lost = frontier.summary(rows).set_index("label")["change"]
-    assert lost["2 and 4 bits, no padding"] == pytest.approx(-5, abs=0.5)
+    assert lost["2 and 4 bits, no padding"] == pytest.approx(-6, abs=0.5)
 
 
-def test_how_few_bytes_lose_nothing(committed):
+def test_how_few_bytes_of_text_lose_nothing(committed):
+    table = frontier.summary(committed("cola")).set_index("label")
+    for row, share in (("least error 5, no padding", 20), ("least error 4 in context, no padding", 34)):
+        assert table.loc[row, "trains_alike"] and round(1 / table.loc[row, "ratio"]) == share
+    assert table.loc["least error 4, no padding", "trains_alike"], "on the other processor, too"
+    fewer = {"4 and 2 bits by token": (39, 7), "3 and 4 bits": (41, 18), "3 and 2 bits by token": (49, 24)}
+    for bits, (share, percent) in fewer.items():
+        row = table.loc[f"{bits} in context, no padding"]
+        assert row["no_loss"] and not row["trains_alike"]
+        assert (round(1 / row["ratio"]), round(100 * row["loss"])) == (share, percent)
+
+
+def test_how_few_bytes_of_images_lose_nothing(committed):
+    rows = committed("cifar10")
+    table = frontier.summary(rows).set_index("label")
+    for row, share, lost in (("6 and 2 bits", 42, -1.4), ("5 and 3 bits", 51, -2.7)):
+        found = table.loc[row + " in context"]
+        assert round(1 / found["ratio"]) == share and found["n"] == 5
+        assert found["change"] == pytest.approx(lost, abs=0.05)
+    six = table.loc["6 and 2 bits in context"]
+    assert six["no_loss"] and not six["trains_alike"] and 0 < six["loss"] - loss_spread(rows) < 0.006, "just outside"
+    assert not table.loc["5 and 3 bits in context", "no_loss"]
+    assert table.loc["least error 4", "change"] == pytest.approx(-5, abs=0.5) and table.loc["least error 4", "n"] == 3
+    sure = table[table["surely_no_loss"].eq(True) & (table["n"] > 1)].index.tolist()
+    assert sure == ["none", "sort 8 (the documents')"]
+
+
+def loss_spread(rows) -> float:
+    losses = [run.last.train_loss for run in rows["none"]]
+    return statistics.stdev(losses) / statistics.mean(losses)
+
+
+def test_how_sure_changes_are(committed):
     text, images = (frontier.summary(committed(task)).set_index("label") for task in ("cola", "cifar10"))
-    by_token, in_context = (
-        text.loc["3 and 2 bits by token in context, no padding"],
-        images.loc["5 and 3 bits in context"],
-    )
-    alike = {33: text.loc["least error 4, no padding"], 42: images.loc["6 and 2 bits in context"]}
-    for share, row in ({49: by_token} | alike).items():
-        assert row["no_loss"] and round(1 / row["ratio"]) == share
-        assert row["trains_alike"] == (share in alike)
-    assert round(1 / in_context["ratio"]) == 51 and not in_context["no_loss"], "by little"
-    assert by_token["n"] == in_context["n"] == 5 and alike[33]["n"] == alike[42]["n"] == 3
-    for table, (plain, spare) in ((text, ((49, 33), (41, 20))), (images, ((42,), (42, 4)))):
-        words = frontier.answer(table.reset_index())
-        assert all(f"**1/{share}** (" in words for share in plain)
-        assert all(f"**1/{share}** with a standard error to spare (" in words for share in spare)
-    four, four_two, both = (
-        text.loc[f"{row} in context, no padding"] for row in ("least error 4", "4 and 2 bits by token", "3 and 4 bits")
-    )
-    assert all(row["no_loss"] and not row["trains_alike"] for row in (four, four_two, both))
-    assert [round(1 / row["ratio"]) for row in (four_two, both)] == [39, 41]
-    losses = [round(100 * row["loss"]) for row in (alike[33], four, four_two, both, by_token, in_context)]
-    assert losses == [2, 4, 8, 17, 24, 4]
-    assert by_token["change"] == pytest.approx(-2, abs=0.25) == in_context["change"]
-    first_five = statistics.stdev(run.row()["last_percent"] for run in committed("cifar10")["none"][:5])
-    assert first_five + in_context["change"] == pytest.approx(0.05, abs=0.05), "passed by little"
-    assert images.loc["none", "n"] == 8 and -0.3 < images.loc["none", "sd"] + in_context["change"] < 0, (
-        "fails by little"
-    )
-    assert (
-        images.loc["least error 4", "change"] == pytest.approx(-4, abs=0.25) and images.loc["least error 4", "n"] == 3
-    )
-    for row, error in ((by_token, 1.76), (in_context, 1.0)):
-        assert row["change_sd"] / row["n"] ** 0.5 == pytest.approx(error, abs=0.05)
-    scatter = images.loc[["6 and 2 bits", "5 and 4 bits", "5 and 3 bits", "5 and 2 bits"], "change_sd"]
-    assert all(sd == pytest.approx(2, abs=0.4) for sd in scatter)
-    assert by_token["change_sd"] == pytest.approx(4, abs=0.4) == text.loc["3 and 4 bits, no padding", "change_sd"]
+    for table, low, high in ((images, 0.75, 1.25), (text, 1.2, 1.7)):
+        errors = table.loc[(table["n"] == 5) & (table["collapsed"] == 0), "change_se"]
+        assert len(errors) >= 3 and all(low < error < high for error in errors)
+    kinds = {label: [run.environment["hardware"][:5] for run in runs] for label, runs in committed("cifar10").items()}
+    assert kinds["none"].count("AMD E") == 6 and len(kinds["none"]) == 8
+    lean = [label for label in images.index if 1 / images.loc[label, "ratio"] > 26 and images.loc[label, "n"] > 1]
+    on_intel = [label for label in lean if kinds[label].count("Intel") > len(kinds[label]) / 2]
+    assert len(on_intel) > len(lean) / 2
 
 
-def test_what_stays_inside_by_the_correlation_alone(committed):
+def test_what_stays_inside_by_the_correlation_alone_ends_with_a_lower_validation_loss(committed):
     rows = committed("cola")
     table = frontier.summary(rows).set_index("label")
     alone = table[table["no_loss"].eq(True) & table["trains_alike"].eq(False) & (table["n"] > 1)]
-    assert {"sort 8 (the documents')", "change, 2 and 4 bits, no padding"} <= set(alone.index)
+    assert len(alone) >= 4
     ends = {label: statistics.mean(run.last.eval_loss for run in runs) for label, runs in rows.items() if runs}
-    assert sum(ends[label] < ends["none"] for label in alone.index) >= len(alone) - 1, "most have a lower one"
-    assert table.loc["least error 5, no padding", "surely_alike"]
+    assert sum(ends[label] < ends["none"] for label in alone.index) >= len(alone) - 1, "most have"
     saved = table["ratio"]["least error 4"] / table["ratio"]["least error 4, no padding"]
     assert saved == pytest.approx(2.1, abs=0.05)
 
 
 def test_the_leanest_reported_rows_that_lose_little():
-    rows = (("cola", "accuracy", 0.5, 7), ("cola", "matthews", 2, 4), ("cifar10", "accuracy", 0.5, 26))
+    rows = (("cola", "accuracy", 0.5, 7), ("cifar10", "accuracy", 0.5, 26))
     for task, metric, little, share in rows:
         told = frontier.published(task)
         fine = told[(told["metric"] == metric) & (told["change"] > -little)]
@@ -340,9 +344,9 @@ def test_images_need_bits_for_activations_rather(committed):
     table = frontier.summary(committed("cifar10")).set_index("label")
     beside_five = table.loc[[f"5 and {bits} bits" for bits in (2, 3, 4)]]
     assert set(beside_five["n"]) == {5} and beside_five["percent"].max() - beside_five["percent"].min() < 1
-    assert table.loc["5 and 1 bits fed back", "change"] == pytest.approx(-10, abs=0.5)
-    assert table.loc["2 and 4 bits", "change"] == pytest.approx(-30, abs=1)
-    assert table.loc["least error 2", "change"] == pytest.approx(-18, abs=0.5)
+    assert table.loc["5 and 1 bits fed back", "change"] == pytest.approx(-11, abs=0.5)
+    assert table.loc["2 and 4 bits", "change"] == pytest.approx(-32, abs=0.5)
+    assert table.loc["least error 2", "change"] == pytest.approx(-20, abs=0.5)
     assert set(table.loc[["2 and 4 bits", "least error 2", "5 and 1 bits fed back"], "n"]) == {1}
 
 
@@ -351,9 +355,8 @@ def test_what_changes_are_worth(committed):
     changes, three = rows["change, 2 and 4 bits, no padding"], rows["3 and 4 bits, no padding"]
     assert len(changes) == 3 and len(three) == 5
     table = frontier.summary(rows).set_index("label")
-    assert table.loc["change, 2 and 4 bits, no padding", "no_loss"] and table.loc["3 and 4 bits, no padding", "no_loss"]
-    worth = table["percent"]["change, 2 and 4 bits, no padding"] - table["percent"]["2 and 4 bits, no padding"]
-    assert worth == pytest.approx(4.5, abs=0.5)
+    losses = [round(100 * table.loc[f"{row}, no padding", "loss"]) for row in ("change, 2 and 4 bits", "2 and 4 bits")]
+    assert losses == [4, 30] and table.loc["2 and 4 bits, no padding", "n"] == 3
     assert max(r.compression_ratio for r in three) < min(r.compression_ratio for r in changes)
     images = frontier.summary(committed("cifar10")).set_index("label")
     changes, plain = images.loc["change, 2 and 4 bits"], images.loc["5 and 4 bits"]
