@@ -187,12 +187,9 @@ class RemotePipeline(Engine):
         loss = self._run(inputs, step, labels.to(self.device), scale).loss
         self.endpoint.flush()
         for kind, count in self.endpoint.counts.items():
-            payload = count.payload - before[kind].payload
-            if kind in (ACTIVATION_1, ACTIVATION_2):
-                self.traffic.activation_bytes += payload
-            else:
-                self.traffic.gradient_bytes += payload
-            self.traffic.uncompressed_bytes += count.uncompressed - before[kind].uncompressed
+            way = "activation" if kind in (ACTIVATION_1, ACTIVATION_2) else "gradient"
+            sizes = {way: count.payload - before[kind].payload}
+            self.traffic.add(**sizes, uncompressed=count.uncompressed - before[kind].uncompressed)
         return loss
 
     def _run(
