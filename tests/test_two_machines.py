@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -186,6 +187,14 @@ def test_a_server_with_other_weights_of_the_same_name_is_refused(tmp_path):
     alone = experiment.run(config.replace(engine="in_process"), hub=tmp_path / "theirs")
     assert losses(trained) == losses(alone)
     assert trained.weights_norm == pytest.approx(alone.weights_norm, rel=1e-12)
+
+
+def test_a_server_that_prints_bytes_that_are_no_text_is_heard_all_the_same(tmp_path, monkeypatch):
+    Path(tmp_path, "sitecustomize.py").write_text(r"import sys; sys.stdout.buffer.write(b'caf\xe9\n')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    with local_server() as server:
+        assert server.log[0] == "caf\\xe9"
+        assert server.address
 
 
 def test_a_server_nobody_calls_never_starts(monkeypatch):

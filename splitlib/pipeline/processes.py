@@ -72,7 +72,8 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
+            errors="backslashreplace",  # a byte that is no text must not end the reader: the pipe would fill
             start_new_session=True,
         )
         assert self.process.stdout is not None

@@ -47,7 +47,8 @@ def local_server(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
+        errors="backslashreplace",  # a byte that is no text must not end the reader: the pipe would fill
     )
     try:
         yield Dial(process, secret)
