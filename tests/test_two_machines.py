@@ -218,3 +218,4 @@ def test_a_server_that_was_called_ends_with_its_block(monkeypatch):
         assert process.poll() is None
         raise RuntimeError("a cell failed")
     assert process.poll() is not None
+    assert process.stdin.closed and wait_for(lambda: process.stdout.closed)
