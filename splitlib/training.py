@@ -19,11 +19,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from splitlib.checkpoints import read_tensors
+from splitlib.checkpoints import read_tensors, write_tensors
 from splitlib.config import RunConfig
 from splitlib.data import TaskData, eval_batches, train_batches
 from splitlib.errors import RecordError
-from splitlib.files import write_atomically
 from splitlib.optimization import Updater
 from splitlib.pipeline.engine import Engine, Start
 from splitlib.progress import Progress
@@ -169,7 +168,11 @@ class Trainer:
         state.epoch, state.step, state.loss_sum = state.epoch + 1, 0, 0.0
 
     def save(self, path: Path) -> None:
-        """Write what changes to ``path``, whole or not at all; other machines first, other replicas never."""
+        """Write what changes to ``path``, whole or not at all; other machines first, other replicas never.
+
+        Raises:
+            WriteError: the disk is full.
+        """
         if not self.engine.leads:
             return
         self.engine.keep(self.steps_done)
@@ -183,7 +186,7 @@ class Trainer:
             "channels": self.engine.channel_state(),
             "updater": self.updater.state_dict(),
         }
-        write_atomically(path, lambda temporary: torch.save(contents, temporary))
+        write_tensors(path, contents)
 
     def restore(self, path: Path) -> None:
         """Go on from what :meth:`save` wrote.
