@@ -292,6 +292,18 @@ def test_stage_times_are_of_the_work_that_trains(config):
     assert bool(run.nbytes["gradient_1"]) == (config is not FROZEN), "no gradient crosses to what does not train"
 
 
+def test_every_stage_gets_its_tensors_on_its_own_device():
+    """A device that computes nothing stands in for a GPU; so no gradient may come back from it."""
+    trainer = trainer_of(TEXT.replace(partition="condition_3", padding="skipped"))
+    run, seen = _Sequential(trainer), []
+    for stage, device in zip(run.stages, map(torch.device, ("cpu", "cpu", "meta")), strict=True):
+        stage.to(device).device = trainer.engine.device = device
+        stage.register_forward_pre_hook(lambda stage, args: seen.append({stage.device, *(x.device for x in args[0])}))
+    run.returns = [False, False]
+    run.gradients(*next(iter(trainer.rest_of_epoch())))
+    assert len(seen) == 3 * TEXT.chunks and all(len(devices) == 1 for devices in seen)
+
+
 def test_stage_times_of_changes_are_refused():
     with pytest.raises(ConfigError, match="stage times need coding 'tensor'"):
         stage_work(SORT.replace(coding="change"), device="cpu", batches=1)
