@@ -141,13 +141,15 @@ class RemotePipeline(Engine):
         """As :meth:`Engine.close`; a complete run's checkpoints are removed on the server."""
         if self._control is None:
             return
-        if not reason and not self.control.mailbox.lost:
-            self.control.send("finish")
-            self.control.receive("finished", timeout=_SAVING_SECONDS)
-        self.control.close(reason)
-        if self._endpoint is not None:
-            self._endpoint.close()
-        self._control = self._endpoint = None
+        try:
+            if not reason and not self.control.mailbox.lost:
+                self.control.send("finish")
+                self.control.receive("finished", timeout=_SAVING_SECONDS)
+        finally:
+            self.control.close(reason)
+            if self._endpoint is not None:
+                self._endpoint.close()
+            self._control = self._endpoint = None
 
     @property
     def parameter_count(self) -> int:
