@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from splitlib.errors import RecordError
 from splitlib.frontier.rows import NONE
 from splitlib.results import RunRecord, to_frame
 
@@ -27,8 +28,13 @@ def summary(runs: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
     spare, which a single run does not have. All are None where those runs are no measure: a single one, one that
     predicts one class, or no seed in common. The last epoch, not the best, because the best of several noisy ones
     flatters.
+
+    Raises:
+        RecordError: there is no run without compression.
     """
     rows = []
+    if not runs.get(NONE):
+        raise RecordError(f"no record of the row {NONE!r}, with which the others are compared")
     bases = to_frame(runs[NONE]).set_index("seed")
     measures = len(bases) > 1 and not bases["collapsed"].any()
     base, base_loss = bases["last_percent"], bases["last_train_loss"]
