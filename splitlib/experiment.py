@@ -188,7 +188,8 @@ def prepare(
 ) -> Trainer:
     """Build everything that trains, in the order config -> data -> model -> partition -> compressor -> pipeline.
 
-    ``device`` is where all stages run, or one for each, which engines with two sides do not take.
+    ``device`` is where all stages run, or one for each, which engines with two sides do not take. An unsplit model
+    takes the first.
 
     Raises:
         SplitlibError: a setting is impossible, or data or weights are missing.
@@ -201,7 +202,7 @@ def prepare(
     first = device if isinstance(device, torch.device) else device[0]
     data: TaskData = load_task(config, hub=hub, device=first)
     parts = make_parts(config, data.num_labels, hub)
-    devices = [device] * len(parts) if isinstance(device, torch.device) else list(device)
+    devices = [first] * len(parts) if isinstance(device, torch.device) or len(parts) == 1 else device
     coding = Coding.of(config, samples=len(data.train))  # type: ignore[arg-type]  # torch's Dataset promises no length
     return Trainer(_engine(config, parts, hub, devices, server, link or Link(), coding), data, config)
 

@@ -22,7 +22,6 @@ from splitlib.errors import ConfigError
 from splitlib.experiment import prepare
 from splitlib.measuring.records import BatchTiming, counts_here, load_together, save_timing
 from splitlib.measuring.spans import bytes_by_tensor, computation_seconds, peak_receive, peak_send
-from splitlib.pipeline.inprocess import build_pipeline
 from splitlib.pipeline.remote.client import Line
 from splitlib.pipeline.remote.link import Link
 from splitlib.pipeline.stage import Stage
@@ -103,11 +102,8 @@ def measure_in_turn(
 
 
 def _in_process(hub: Path | None, devices: Sequence[str]) -> Opened:
-    def opened(config: RunConfig) -> AbstractContextManager[Trainer]:
-        trainer = prepare(config, hub, torch.device(devices[0]))
-        return nullcontext(place(trainer, devices) if len(devices) > 1 else trainer)
-
-    return opened
+    placed = [torch.device(name) for name in devices]
+    return lambda config: nullcontext(prepare(config, hub, placed if len(placed) > 1 else placed[0]))
 
 
 def over_link(dial: Callable[[], Line], link: Link, *, hub: Path | None = None, device: str = "cpu") -> Opened:
@@ -157,34 +153,6 @@ def _visit(watch: _Watch, config: RunConfig, opened: Opened, warmup: int, share:
             watch.step(counts=number >= warmup)
             progress.advance()
         watch.leave()
-
-
-def place(trainer: Trainer, devices: Sequence[str]) -> Trainer:
-    """Return ``trainer`` with its stages on ``devices``: one for all, or one for each.
-
-    An unsplit model takes the first.
-
-    Raises:
-        ConfigError: devices and stages differ in number, or a device cannot train in this precision.
-    """
-    engine, config = trainer.engine, trainer.config
-    parts = [stage.layers for stage in stages_of(trainer)]
-    names = [devices[0]] * len(parts) if 1 in (len(parts), len(devices)) else devices
-    codecs = engine.compressors()
-    moved = build_pipeline(
-        parts,
-        devices=[torch.device(name) for name in names],
-        chunks=config.chunks,
-        activations=codecs[::2],
-        gradients=codecs[1::2],
-        precision=config.precision,
-        seed=config.seed,
-        recompute=config.recompute,
-        batch_norm=config.batch_norm,
-        micro_batch_loss=config.micro_batch_loss,
-        coding=engine.coding,
-    )
-    return Trainer(moved, trainer.data, config)
 
 
 def stages_of(trainer: Trainer) -> list[Stage]:
