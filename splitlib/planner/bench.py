@@ -184,7 +184,7 @@ class Bench:
 
     def _times(self, runs: Sequence[Pass], tensors: Tensors) -> LayerTimes:
         first, *_ = tensors.outputs
-        frame, _ = encode_frame(codec("none"), first, Frame(kind=ACTIVATION_1), tensors.beside)
+        frame, _ = encode_frame(codec("none").encode, first, Frame(kind=ACTIVATION_1), tensors.beside)
         return LayerTimes(
             forward=tuple(map(statistics.median, zip(*(run.forward_seconds for run in runs), strict=True))),
             backward=tuple(map(statistics.median, zip(*(run.backward_seconds for run in runs), strict=True))),

@@ -25,9 +25,8 @@ import dataclasses
 import math
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -107,18 +106,16 @@ END = Frame(kind=ROOM)
 """Announces that no more comes."""
 
 
-class Encoder(Protocol):
-    """A compressor, or a channel that knows which tensor this is."""
+def encode_frame(
+    encode: Callable[..., Payload], x: Tensor, frame: Frame, beside: Sequence[Tensor] = ()
+) -> tuple[Frame, Tensor]:
+    """Return ``frame`` with its sizes filled in, and the message that carries ``x`` encoded: 1-d uint8 on the CPU.
 
-    def encode(self, x: Tensor, *, room: int = 0) -> Payload:
-        """As :meth:`splitlib.compressors.Compressor.encode`."""
-
-
-def encode_frame(encoder: Encoder, x: Tensor, frame: Frame, beside: Sequence[Tensor] = ()) -> tuple[Frame, Tensor]:
-    """Return ``frame`` with its sizes filled in, and the message that carries ``x`` encoded: 1-d uint8 on the CPU."""
+    ``encode`` is called like :meth:`splitlib.compressors.Compressor.encode`.
+    """
     extra = _pack_beside(beside)
     room = FRAME_BYTES + len(extra)
-    payload = encoder.encode(x, room=room)
+    payload = encode(x, room=room)
     frame = dataclasses.replace(frame, payload_nbytes=payload.nbytes, beside_nbytes=len(extra))
     body = payload.message
     message = body.as_strided((room + body.numel(),), (1,), body.storage_offset() - room).cpu()
