@@ -13,7 +13,6 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -33,15 +32,6 @@ from splitlib.training import Trainer
 
 KEPT_BATCHES = 4  # steps go round these, so that loading data is no part of the time
 Opened = Callable[[RunConfig], AbstractContextManager[Trainer]]
-
-
-@runtime_checkable
-class HasTimeline(Protocol):
-    """An engine that knows what both sides did when."""
-
-    def take_spans(self) -> list[Span]:
-        """Return the spans of the last training batch."""
-        ...
 
 
 def measure_in_turn(
@@ -92,8 +82,10 @@ def measure_in_turn(
     if kept is None or not counts_here(kept[0].environment, placed):
         check_may_measure(f"the time per batch of {', '.join(configs)}, taken in turn,")
         opened = opened or _in_process(hub, placed)
-        take = _visit_in_turn if visits else _step_in_turn
-        watches = take(list(configs.values()), opened, batches, warmup, visits)
+        if visits:
+            watches = _visit_in_turn(list(configs.values()), opened, batches, warmup, visits)
+        else:
+            watches = _step_in_turn(list(configs.values()), opened, batches, warmup)
         together = uuid.uuid4().hex
         kept = [watch.timing(warmup, placed, link, together) for watch in watches]
         for timing in kept:
@@ -120,9 +112,7 @@ def over_link(dial: Callable[[], Line], link: Link, *, hub: Path | None = None, 
     return opened
 
 
-def _step_in_turn(
-    configs: Sequence[RunConfig], opened: Opened, batches: int, warmup: int, _visits: int
-) -> list[_Watch]:
+def _step_in_turn(configs: Sequence[RunConfig], opened: Opened, batches: int, warmup: int) -> list[_Watch]:
     with ExitStack() as stack:
         watches = [_Watch() for _ in configs]
         for watch, config in zip(watches, configs, strict=True):
@@ -187,7 +177,7 @@ class _Watch:
         inputs, labels = next(self.batches)
         _, seconds = timed(trainer.step, inputs, labels)
         trainer.state.step += 1  # dropout and the other side count the steps
-        spans = trainer.engine.take_spans() if isinstance(trainer.engine, HasTimeline) else []
+        spans = trainer.engine.take_spans()
         if not counts:
             return
         self.seconds.append(seconds)
