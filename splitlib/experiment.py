@@ -97,6 +97,7 @@ def _train(
     checkpoints: Path | None = None,
 ) -> RunRecord:
     config, leads = trainer.config, trainer.engine.leads
+    weights_norm = trainer.engine.weights_norm()  # of those training starts from, also where it goes on from later ones
     checkpoint = (checkpoints or checkpoints_dir()) / f"{config.key}.pt"
     _check_folders(checkpoint.parent)
     if fresh:
@@ -106,7 +107,7 @@ def _train(
     with trainer.opened():
         with show(run_title(config), trainer.total_steps, trainer.steps_done) as progress:
             trainer.fit(checkpoint, progress, workers)
-        record = _make_record(trainer, devices)
+        record = _make_record(trainer, devices, weights_norm)
         if leads:
             results.save_record(record)
     if leads:
@@ -262,7 +263,7 @@ def _dial(server: Server) -> Callable[[], Line]:
     return lambda: dial(address, secret)
 
 
-def _make_record(trainer: Trainer, devices: Sequence[torch.device]) -> RunRecord:
+def _make_record(trainer: Trainer, devices: Sequence[torch.device], weights_norm: float) -> RunRecord:
     state, traffic, config = trainer.state, trainer.engine.traffic, trainer.config
     return RunRecord(
         config=config,
@@ -277,6 +278,6 @@ def _make_record(trainer: Trainer, devices: Sequence[torch.device]) -> RunRecord
         train_seconds=state.train_seconds,
         samples_seen=state.steps_taken * config.batch_size,
         parameters=trainer.engine.parameter_count,
-        weights_norm=trainer.weights_norm,
+        weights_norm=weights_norm,
         **provenance(*devices),
     )

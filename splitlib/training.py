@@ -7,6 +7,7 @@ the seed, epoch and step, and everything else that changes is in the checkpoint.
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import threading
 import time
@@ -64,7 +65,6 @@ class Trainer:
 
     def __init__(self, engine: Engine, data: TaskData, config: RunConfig) -> None:
         self.engine, self.data, self.config = engine, data, config
-        self.weights_norm = engine.weights_norm()  # of those training starts from, also where it goes on later
         self.steps_per_epoch = len(train_batches(data, batch_size=config.batch_size, seed=config.seed, epoch=0))
         self.total_steps = config.epochs * self.steps_per_epoch
         self.updater = Updater(engine, config, total_steps=self.total_steps, device=engine.device)
@@ -149,7 +149,7 @@ class Trainer:
         self.state.step += 1
         self.state.steps_taken += 1
         self.state.loss_sum += loss
-        self.state.diverged = not _is_finite(loss)
+        self.state.diverged = not math.isfinite(loss)
         return loss
 
     def step(self, inputs: tuple[Tensor, ...], labels: Tensor) -> float:
@@ -243,10 +243,6 @@ def evaluate(engine: Engine, data: TaskData, *, epoch: int, train_loss: float, w
         matthews=float(matthews_corrcoef(all_labels, predicted)),
         predicted_classes=predicted.unique().numel(),
     )
-
-
-def _is_finite(loss: float) -> bool:
-    return loss - loss == 0.0
 
 
 @contextlib.contextmanager
