@@ -155,7 +155,6 @@ def sweep(
     fresh: bool = False,
     recorded: bool = False,
     server: Server = None,
-    link: Link | None = None,
 ) -> dict[str, list[RunRecord]]:
     """Run every row with ``seeds`` seeds, counted from the row's own, and return the records by the row's label.
 
@@ -165,7 +164,7 @@ def sweep(
     """
     if seeds < 1:
         raise ConfigError(f"seeds must be at least 1, not {seeds}")
-    where: dict[str, Any] = {"hub": hub, "device": device, "fresh": fresh, "server": server, "link": link}
+    where: dict[str, Any] = {"hub": hub, "device": device, "fresh": fresh, "server": server}
     each = {label: [c.replace(seed=c.seed + offset) for offset in range(seeds)] for label, c in rows.items()}
     if recorded:
         return {label: list(filter(None, map(_recorded, configs))) for label, configs in each.items()}

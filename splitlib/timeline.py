@@ -39,11 +39,11 @@ class Timeline:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @contextmanager
-    def during(self, activity: str, what: str, micro_batch: int, nbytes: int = 0) -> Iterator[None]:
+    def during(self, activity: str, what: str, micro_batch: int) -> Iterator[None]:
         """Note how long the block takes."""
         start = time.perf_counter()
         yield
-        self.add(activity, what, micro_batch, start, time.perf_counter(), nbytes)
+        self.add(activity, what, micro_batch, start, time.perf_counter())
 
     def add(self, activity: str, what: str, micro_batch: int, start: float, end: float, nbytes: int = 0) -> None:
         """Note what was timed elsewhere."""

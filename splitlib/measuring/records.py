@@ -172,9 +172,9 @@ def counts_here(made_on: Mapping[str, Any], devices: Sequence[str]) -> bool:
     return only_records() or made_on["hardware"] == environment(*map(torch.device, devices))["hardware"]
 
 
-def load_recorded(configs: Mapping[str, RunConfig], devices: Sequence[str], link: str = "") -> dict[str, BatchTiming]:
+def load_recorded(configs: Mapping[str, RunConfig], devices: Sequence[str]) -> dict[str, BatchTiming]:
     """Return the timings of those of ``configs`` that have one, by label; each says what it was measured with."""
-    paths = {label: timing_path(config, devices, link) for label, config in configs.items()}
+    paths = {label: timing_path(config, devices) for label, config in configs.items()}
     return {label: read_timing(path) for label, path in paths.items() if path.exists()}
 
 
