@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 CLIENT, SERVER = "client", "server"
+TENSORS = ("activation 1", "gradient 1", "activation 2", "gradient 2")
+"""What crosses the cuts, as spans name it: cut by cut, activations before gradients."""
 COMPUTE, ENCODE, SEND, DECODE, WAIT = ACTIVITIES = ("compute", "encode", "send", "decode", "wait")
 
 

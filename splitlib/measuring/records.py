@@ -20,12 +20,13 @@ from splitlib.config import RunConfig, size_text
 from splitlib.errors import RecordError
 from splitlib.files import file_stem, write_text
 from splitlib.measuring.spans import MEBIBYTE
+from splitlib.pipeline.remote import wire
 from splitlib.results import TIMING_PREFIX
 from splitlib.runtime import environment, results_dir
 from splitlib.tally import only_records
 from splitlib.timeline import Span
 
-FROM_CLIENT = ("activation 1", "gradient 2")
+FROM_CLIENT = tuple(wire.KINDS[kind] for kind in wire.FROM_CLIENT)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,11 +30,11 @@ from splitlib.pipeline.engine import batch_loss
 from splitlib.pipeline.inprocess import Pipeline
 from splitlib.pipeline.predict import PASSES, Message, Work
 from splitlib.runtime import pick_devices, timed
+from splitlib.timeline import TENSORS
 from splitlib.training import Trainer
 
 T = TypeVar("T")
-# In the order of Engine.compressors().
-MESSAGES = ("activation_1", "gradient_1", "activation_2", "gradient_2")
+MESSAGES = tuple(name.replace(" ", "_") for name in TENSORS)  # as Work has them, in the order of Engine.channels()
 
 
 def stage_work(

@@ -33,6 +33,7 @@ from torch import Tensor
 
 from splitlib.compressors import Payload, decode
 from splitlib.errors import PayloadError
+from splitlib.timeline import TENSORS
 
 MAGIC, VERSION = b"SF", 1
 _FRAME = struct.Struct("<2sBBBxHHxxIQQQI4x")
@@ -41,13 +42,7 @@ _TRAINING = 1
 _WORD = 8
 
 ACTIVATION_1, GRADIENT_1, ACTIVATION_2, GRADIENT_2, ROOM = 1, 2, 3, 4, 9
-KINDS = {
-    ACTIVATION_1: "activation 1",
-    GRADIENT_1: "gradient 1",
-    ACTIVATION_2: "activation 2",
-    GRADIENT_2: "gradient 2",
-    ROOM: "room",
-}
+KINDS = dict(zip((ACTIVATION_1, GRADIENT_1, ACTIVATION_2, GRADIENT_2, ROOM), (*TENSORS, "room"), strict=True))
 FROM_CLIENT, FROM_SERVER = (ACTIVATION_1, GRADIENT_2), (ACTIVATION_2, GRADIENT_1)
 URGENT = (ACTIVATION_2, GRADIENT_2)
 """Cut 2 before cut 1, both ways: a micro-batch that is further on brings work for the other direction sooner."""
