@@ -185,7 +185,7 @@ def _batches(trainer: Trainer, budget: Budget) -> tuple[list[float], list[list[S
         start = time.perf_counter()
         trainer.step(inputs, labels)
         taken.append(time.perf_counter() - start)
-        spans.append(trainer.engine.take_spans())  # type: ignore[operator]
+        spans.append(trainer.engine.take_spans())
         trainer.state.step += 1
     return taken[1:], spans[1:]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from splitlib.config import RunConfig
 from splitlib.experiment import prepare
-from splitlib.pipeline import Boundary
+from splitlib.pipeline import Boundary, Engine
 from splitlib.runtime import pick_device
 from splitlib.training import Trainer
 
@@ -18,24 +20,47 @@ def tensors_at_cuts(config: RunConfig, *, hub: Path | None = None, device: str =
     """Return the first training batch's tensors at each cut: ``activation 1`` ..., ``gradient 1`` ...
 
     The model is ``config``'s before its first step, so a fresh classifier's gradients are those at the start of
-    training. Nothing is compressed, whatever ``config`` says, and the batch is not cut into micro-batches.
+    training. Nothing is compressed, whatever ``config`` says, and the batch is not cut into micro-batches: each is
+    [B, ...].
     """
     trainer = prepare(config.uncompressed(chunks=1), hub, pick_device(device))
     return tensors_of_batch(trainer, *next(iter(trainer.rest_of_epoch())))
 
 
 def tensors_of_batch(trainer: Trainer, inputs: tuple[Tensor, ...], labels: Tensor) -> dict[str, Tensor]:
-    """Return what crosses the cuts of ``trainer``'s engine in one batch, as :func:`tensors_at_cuts` does."""
-    found: dict[str, Tensor] = {}
-    hooks: list[RemovableHandle] = []
-    boundaries = [module for module in trainer.engine.modules() if isinstance(module, Boundary)]
-    for cut, boundary in enumerate(boundaries, start=1):
-        hooks.append(_watch(boundary, cut, found))
-    logits = trainer.engine.train()(*inputs)
-    nn.functional.cross_entropy(logits.float(), labels.to(logits.device)).backward()
-    for hook in hooks:
-        hook.remove()
+    """Return what crosses the cuts of ``trainer``'s engine in one batch, as :func:`tensors_at_cuts` does.
+
+    Mode and batch norm's running statistics are afterwards what they were, and no gradient is left. Traffic is counted,
+    and compressors that learn do.
+
+    Args:
+        trainer: of an engine in this process.
+        inputs: what the model takes, [B, ...] each.
+        labels: of the batch, [B].
+
+    Returns:
+        The tensors at each cut, [B, ...] each; no gradient where nothing before the cut trains.
+    """
+    engine, found = trainer.engine, dict[str, Tensor]()
+    boundaries = [module for module in engine.modules() if isinstance(module, Boundary)]
+    with _unchanged(engine), ExitStack() as hooks:
+        for cut, boundary in enumerate(boundaries, start=1):
+            hooks.enter_context(_watch(boundary, cut, found))
+        logits = engine.train()(*inputs)
+        nn.functional.cross_entropy(logits.float(), labels.to(logits.device)).backward()
     return dict(sorted(found.items()))
+
+
+@contextmanager
+def _unchanged(engine: Engine) -> Iterator[None]:
+    """Have mode and buffers after the block as before, and no gradients."""
+    mode, before = engine.training, {name: x.clone() for name, x in engine.named_buffers()}
+    try:
+        yield
+    finally:
+        engine.train(mode).zero_grad()
+        for name, x in engine.named_buffers():
+            x.copy_(before[name])
 
 
 def _watch(boundary: Boundary, cut: int, found: dict[str, Tensor]) -> RemovableHandle:

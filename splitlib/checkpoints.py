@@ -1,4 +1,4 @@
-"""Reading what :func:`torch.save` wrote, if every byte of it is still as it was written."""
+"""Tensors in files: written whole or not at all, read if every byte is still as it was written."""
 
 from __future__ import annotations
 
@@ -7,6 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from splitlib.files import temporary_beside
+
+
+def write_tensors(path: Path, contents: Any) -> None:
+    """Write tensors and plain values to ``path``.
+
+    Raises:
+        WriteError: the folder cannot be written, or the disk is full.
+    """
+    with temporary_beside(path) as temporary, open(temporary, "wb") as file:
+        try:
+            torch.save(contents, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None  # torch tells only that it could not end the zip file after that
+            raise
 
 
 def read_tensors(path: Path) -> Any:

@@ -97,6 +97,7 @@ def _train(
     checkpoints: Path | None = None,
 ) -> RunRecord:
     config, leads = trainer.config, trainer.engine.leads
+    weights_norm = trainer.engine.weights_norm()  # of those training starts from, also where it goes on from later ones
     checkpoint = (checkpoints or checkpoints_dir()) / f"{config.key}.pt"
     _check_folders(checkpoint.parent)
     if fresh:
@@ -106,7 +107,7 @@ def _train(
     with trainer.opened():
         with show(run_title(config), trainer.total_steps, trainer.steps_done) as progress:
             trainer.fit(checkpoint, progress, workers)
-        record = _make_record(trainer, devices)
+        record = _make_record(trainer, devices, weights_norm)
         if leads:
             results.save_record(record)
     if leads:
@@ -154,7 +155,6 @@ def sweep(
     fresh: bool = False,
     recorded: bool = False,
     server: Server = None,
-    link: Link | None = None,
 ) -> dict[str, list[RunRecord]]:
     """Run every row with ``seeds`` seeds, counted from the row's own, and return the records by the row's label.
 
@@ -164,7 +164,7 @@ def sweep(
     """
     if seeds < 1:
         raise ConfigError(f"seeds must be at least 1, not {seeds}")
-    where: dict[str, Any] = {"hub": hub, "device": device, "fresh": fresh, "server": server, "link": link}
+    where: dict[str, Any] = {"hub": hub, "device": device, "fresh": fresh, "server": server}
     each = {label: [c.replace(seed=c.seed + offset) for offset in range(seeds)] for label, c in rows.items()}
     if recorded:
         return {label: list(filter(None, map(_recorded, configs))) for label, configs in each.items()}
@@ -188,7 +188,8 @@ def prepare(
 ) -> Trainer:
     """Build everything that trains, in the order config -> data -> model -> partition -> compressor -> pipeline.
 
-    ``device`` is where all stages run, or one for each, which engines with two sides do not take.
+    ``device`` is where all stages run, or one for each, which engines with two sides do not take. An unsplit model
+    takes the first.
 
     Raises:
         SplitlibError: a setting is impossible, or data or weights are missing.
@@ -201,7 +202,7 @@ def prepare(
     first = device if isinstance(device, torch.device) else device[0]
     data: TaskData = load_task(config, hub=hub, device=first)
     parts = make_parts(config, data.num_labels, hub)
-    devices = [device] * len(parts) if isinstance(device, torch.device) else list(device)
+    devices = [first] * len(parts) if isinstance(device, torch.device) or len(parts) == 1 else device
     coding = Coding.of(config, samples=len(data.train))  # type: ignore[arg-type]  # torch's Dataset promises no length
     return Trainer(_engine(config, parts, hub, devices, server, link or Link(), coding), data, config)
 
@@ -261,7 +262,7 @@ def _dial(server: Server) -> Callable[[], Line]:
     return lambda: dial(address, secret)
 
 
-def _make_record(trainer: Trainer, devices: Sequence[torch.device]) -> RunRecord:
+def _make_record(trainer: Trainer, devices: Sequence[torch.device], weights_norm: float) -> RunRecord:
     state, traffic, config = trainer.state, trainer.engine.traffic, trainer.config
     return RunRecord(
         config=config,
@@ -276,6 +277,6 @@ def _make_record(trainer: Trainer, devices: Sequence[torch.device]) -> RunRecord
         train_seconds=state.train_seconds,
         samples_seen=state.steps_taken * config.batch_size,
         parameters=trainer.engine.parameter_count,
-        weights_norm=trainer.weights_norm,
+        weights_norm=weights_norm,
         **provenance(*devices),
     )

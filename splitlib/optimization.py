@@ -11,10 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from splitlib.config import RunConfig
+from splitlib.config import POLYNOMIAL_END, RunConfig
 from splitlib.models.inserted import DecayingLinear
-
-POLYNOMIAL_END = 1e-7  # the learning rate at which transformers' polynomial schedule ends
 
 
 def rate_left(schedule: str, step: int, *, warmup: int, total: int, lr: float) -> float:

@@ -145,7 +145,13 @@ def split(
 
 
 def cuts(model: nn.Module, name: str, *, stages: int = DEFAULT_STAGES, at: Sequence[int] = ()) -> Cuts:
-    """Return where the partition ``name`` cuts the :func:`units` of ``model``, all counted from the start."""
+    """Return where the partition ``name`` cuts the :func:`units` of ``model``, all counted from the start.
+
+    The arguments are those of :func:`split`, which knows the partition ``none`` too.
+
+    Raises:
+        ConfigError: the model is of no kind that can be cut, or too small for the cuts, or those given do not rise.
+    """
     layers = units(model)
     if name == "custom":
         found: Cuts = tuple(at)

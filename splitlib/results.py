@@ -118,11 +118,11 @@ def hardware_of(runs: Mapping[str, Sequence[RunRecord]]) -> str:
     return either(record.environment["hardware"] for records in runs.values() for record in records)
 
 
-def record_path(config: RunConfig, folder: Path | None = None) -> Path:
+def record_path(config: RunConfig) -> Path:
     """Return where the record of ``config`` lies, whether it exists or not: words for people, the key for us."""
     at_cut = [config.compressor] if config.insert == "none" else [config.insert, config.compressor]
     words = [config.task, config.data, config.model_name, str(config.partition), *at_cut]
-    return (folder or results_dir()) / f"{file_stem(words)}-{config.key}.json"
+    return results_dir() / f"{file_stem(words)}-{config.key}.json"
 
 
 def load_record(config: RunConfig) -> RunRecord | None:

@@ -6,9 +6,12 @@ for each record, so that nothing is lost when it dies.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from splitlib.errors import RecordError
 
@@ -43,9 +46,14 @@ def note_record(key: str, *, trained: bool) -> None:
 
 def count_records(run_dir: Path, notebook: str) -> tuple[int, int]:
     """Return how many distinct records ``notebook`` found and how many it trained in this run."""
-    path = run_dir / FILE_NAME
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    notes = [json.loads(line) for line in lines if line.endswith("}")]  # a killed kernel may leave half a line
-    asked = {note["key"] for note in notes if note["notebook"] == notebook}
-    trained = {note["key"] for note in notes if note["notebook"] == notebook and note["trained"]}
+    notes = [note for note in _notes(run_dir / FILE_NAME) if note["notebook"] == notebook]
+    asked = {note["key"] for note in notes}
+    trained = {note["key"] for note in notes if note["trained"]}
     return len(asked - trained), len(trained)
+
+
+def _notes(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield what kernels noted; one that was killed may leave half a line, and the next one goes on in it."""
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        with contextlib.suppress(json.JSONDecodeError):
+            yield json.loads(line)

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 CLIENT, SERVER = "client", "server"
+TENSORS = ("activation 1", "gradient 1", "activation 2", "gradient 2")
+"""What crosses the cuts, as spans name it: cut by cut, activations before gradients."""
 COMPUTE, ENCODE, SEND, DECODE, WAIT = ACTIVITIES = ("compute", "encode", "send", "decode", "wait")
 
 
@@ -39,11 +41,11 @@ class Timeline:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @contextmanager
-    def during(self, activity: str, what: str, micro_batch: int, nbytes: int = 0) -> Iterator[None]:
+    def during(self, activity: str, what: str, micro_batch: int) -> Iterator[None]:
         """Note how long the block takes."""
         start = time.perf_counter()
         yield
-        self.add(activity, what, micro_batch, start, time.perf_counter(), nbytes)
+        self.add(activity, what, micro_batch, start, time.perf_counter())
 
     def add(self, activity: str, what: str, micro_batch: int, start: float, end: float, nbytes: int = 0) -> None:
         """Note what was timed elsewhere."""

@@ -7,6 +7,7 @@ the seed, epoch and step, and everything else that changes is in the checkpoint.
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import threading
 import time
@@ -19,11 +20,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from splitlib.checkpoints import read_tensors
+from splitlib.checkpoints import read_tensors, write_tensors
 from splitlib.config import RunConfig
 from splitlib.data import TaskData, eval_batches, train_batches
 from splitlib.errors import RecordError
-from splitlib.files import write_atomically
 from splitlib.optimization import Updater
 from splitlib.pipeline.engine import Engine, Start
 from splitlib.progress import Progress
@@ -65,7 +65,6 @@ class Trainer:
 
     def __init__(self, engine: Engine, data: TaskData, config: RunConfig) -> None:
         self.engine, self.data, self.config = engine, data, config
-        self.weights_norm = engine.weights_norm()  # of those training starts from, also where it goes on later
         self.steps_per_epoch = len(train_batches(data, batch_size=config.batch_size, seed=config.seed, epoch=0))
         self.total_steps = config.epochs * self.steps_per_epoch
         self.updater = Updater(engine, config, total_steps=self.total_steps, device=engine.device)
@@ -150,7 +149,7 @@ class Trainer:
         self.state.step += 1
         self.state.steps_taken += 1
         self.state.loss_sum += loss
-        self.state.diverged = not _is_finite(loss)
+        self.state.diverged = not math.isfinite(loss)
         return loss
 
     def step(self, inputs: tuple[Tensor, ...], labels: Tensor) -> float:
@@ -169,7 +168,11 @@ class Trainer:
         state.epoch, state.step, state.loss_sum = state.epoch + 1, 0, 0.0
 
     def save(self, path: Path) -> None:
-        """Write what changes to ``path``, whole or not at all; other machines first, other replicas never."""
+        """Write what changes to ``path``, whole or not at all; other machines first, other replicas never.
+
+        Raises:
+            WriteError: the disk is full.
+        """
         if not self.engine.leads:
             return
         self.engine.keep(self.steps_done)
@@ -183,7 +186,7 @@ class Trainer:
             "channels": self.engine.channel_state(),
             "updater": self.updater.state_dict(),
         }
-        write_atomically(path, lambda temporary: torch.save(contents, temporary))
+        write_tensors(path, contents)
 
     def restore(self, path: Path) -> None:
         """Go on from what :meth:`save` wrote.
@@ -240,10 +243,6 @@ def evaluate(engine: Engine, data: TaskData, *, epoch: int, train_loss: float, w
         matthews=float(matthews_corrcoef(all_labels, predicted)),
         predicted_classes=predicted.unique().numel(),
     )
-
-
-def _is_finite(loss: float) -> bool:
-    return loss - loss == 0.0
 
 
 @contextlib.contextmanager

@@ -3,12 +3,10 @@
 import json
 
 import pytest
-import torch
 
 from splitlib.errors import RecordError
 from splitlib.measuring import breakdown
 from splitlib.measuring.breakdown import PARTS, PIPELINE, Breakdown, Case, measure, read
-from splitlib.pipeline.data_parallel import joined
 from splitlib.results import all_records
 from splitlib.runtime import results_dir
 from splitlib.tally import RECORDED
@@ -50,19 +48,6 @@ def test_rows_are_medians_and_parts_add_up():
     assert sum(row[f"{name}_s"] for name in PARTS) == 10.0
 
 
-def test_what_the_exchange_adds_is_apart_from_the_backward_pass(tmp_path, monkeypatch):
-    """On a clock whose laps take 1, 3, 5 ... s: first a batch without an exchange, then the one that counts."""
-    readings = iter(range(99))
-    monkeypatch.setattr(breakdown, "_now", lambda: next(readings) ** 2)
-    for name, value in {"RANK": "0", "WORLD_SIZE": "1", breakdown.MEETING: str(tmp_path / "meeting")}.items():
-        monkeypatch.setenv(name, value)
-    with joined(1, "cpu") as group:
-        (bench,) = breakdown._benches(CASES[:1], group, [torch.device("cpu")], torch.get_num_threads())
-        bench.batch(counts=True)
-    found = {name: values[0] for name, values in bench.seconds.items()}
-    assert found == {"transfer": 9, "forward": 11, "backward": 5, "all_reduce": 13 - 5, "optimizer": 15}
-
-
 def test_what_was_measured_here_is_not_measured_again(measured, monkeypatch):
     found, folder = measured
     monkeypatch.setenv("SPLITLIB_RESULTS", str(folder))
@@ -93,10 +78,3 @@ def test_a_damaged_timing_is_one_clear_line(measured):
     path.write_text('{"devices": ["cpu"]')
     with pytest.raises(RecordError, match=r"timing-breakdown-0\.json is not a readable timing .*; delete it"):
         read(path)
-
-
-def test_inputs_are_what_the_models_take():
-    (images,), labels = breakdown._example(Case(model="vgg13", batch_size=3, size=32))
-    assert images.shape == (3, 3, 32, 32) and labels.shape == (3,)
-    (ids, mask), _ = breakdown._example(Case(model="roberta-base", batch_size=2, size=16))
-    assert ids.shape == mask.shape == (2, 16) and ids.dtype == torch.long

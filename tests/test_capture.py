@@ -1,12 +1,14 @@
 """What is captured is what crosses: the right shapes, the right gradients, nothing compressed."""
 
+import pytest
 import torch
 
-from splitlib.capture import tensors_at_cuts
+from splitlib.capture import tensors_at_cuts, tensors_of_batch
 from splitlib.config import RunConfig
 from splitlib.data import load_task, train_batches
 from splitlib.models import build_model
 from splitlib.partition import split
+from tests.support import trainer_of
 
 TINY = RunConfig(
     task="cifar10", model="mobilenet_v2_tiny", weights="random", image_size=32, train_samples=32, batch_size=8, chunks=2
@@ -26,6 +28,26 @@ def test_captured_raw_whatever_is_coded():
     plain = tensors_at_cuts(TINY, device="cpu")
     coded = tensors_at_cuts(TINY.replace(error_feedback="gradients", **change), device="cpu")
     assert all(torch.equal(coded[name], x) for name, x in plain.items())
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_trainer_is_left_as_it_was(training):
+    trainer = trainer_of(TINY.uncompressed(chunks=1))
+    batch = next(iter(trainer.rest_of_epoch()))
+    engine = trainer.engine.train(training)
+    before = {name: x.clone() for name, x in engine.state_dict().items()}
+    found = tensors_of_batch(trainer, *batch)
+    assert engine.training == training and all(parameter.grad is None for parameter in engine.parameters())
+    assert all(torch.equal(x, before[name]) for name, x in engine.state_dict().items())
+    assert all(torch.equal(x, found[name]) for name, x in tensors_of_batch(trainer, *batch).items())
+
+
+def test_a_batch_that_fails_leaves_no_hooks():
+    trainer = trainer_of(TINY.uncompressed(chunks=1))
+    _, labels = next(iter(trainer.rest_of_epoch()))
+    with pytest.raises(RuntimeError):
+        tensors_of_batch(trainer, (torch.zeros(8, 5, 32, 32),), labels)
+    assert not any(boundary._forward_hooks for boundary in trainer.engine.boundaries())
 
 
 def test_gradients_are_those_of_the_loss():

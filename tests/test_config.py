@@ -166,6 +166,7 @@ def test_json_round_trip():
         ({"lr": float("nan")}, ["lr must be a positive number", "nan"]),
         ({"lr": -1.0}, ["lr must be a positive number"]),
         ({"lr": 10**400}, ["lr is too large a number"]),
+        ({"lr": 1e-7}, ["'polynomial' ends at a learning rate of 1e-07", "lr 1e-07 would not fall", "a larger lr"]),
         ({"warmup": 1.0}, ["warmup must be in [0, 1)"]),
         ({"optimizer": "lamb"}, ["unknown optimizer 'lamb'", "adamw"]),
         ({"batch_size": 2, "chunks": 4}, ["batch_size 2", "chunks 4", "micro-batch"]),

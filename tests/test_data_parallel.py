@@ -152,6 +152,19 @@ def test_the_first_failure_is_the_one_that_is_told():
         )
 
 
+def test_bytes_that_are_no_text_neither_silence_nor_hang_a_run(capfd):
+    """A library may print a path of another encoding, and as much after it as a pipe holds."""
+    with pytest.raises(WorkerError, match=r"worker 1 of 1 ended with status 3: last words; the others were ended"):
+        workers(
+            "import sys",
+            r"sys.stdout.buffer.write(b'caf\xe9\n' + b'more\n' * 50_000 + b'last words\n')",
+            "sys.stdout.flush()",
+            "sys.exit(3)",
+            count=1,
+        )
+    assert capfd.readouterr().out.startswith("caf\\xe9\nmore\n")
+
+
 def test_what_a_user_can_act_on_is_told_once():
     with pytest.raises(WorkerError, match=r"^dataset 'x' is missing$"):
         workers("import sys", "print('splitlib: error: dataset \\'x\\' is missing')", "sys.exit(2)")

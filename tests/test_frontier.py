@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from splitlib import cli, frontier, results
 from splitlib.cli.headline import SECTION, SIZE_SECTION, section_texts
-from splitlib.errors import ConfigError
+from splitlib.errors import ConfigError, RecordError
 from splitlib.files import replace_section
 from splitlib.plots import frontier as figures
 from splitlib.profiles import get_profile
@@ -163,6 +163,12 @@ def test_a_standard_error_to_spare_is_more_than_a_mean():
 def test_one_run_without_compression_has_no_spread_to_judge_by():
     table = frontier.summary({"none": runs_of("cola", [60.0]), "a": runs_of("cola", [60.0]), "not run": []})
     assert table["no_loss"].tolist() == [None, None] and list(table["label"]) == ["none", "a"]
+
+
+@pytest.mark.parametrize("runs", [{}, {"none": []}, {"none": [], "a": runs_of("cola", [60.0])}])
+def test_nothing_to_compare_with_is_one_clear_line(runs):
+    with pytest.raises(RecordError, match="no record of the row 'none', with which the others are compared"):
+        frontier.summary(runs)
 
 
 def test_runs_that_predict_one_class_are_no_measure():

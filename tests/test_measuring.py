@@ -14,6 +14,7 @@ import torch
 from splitlib import results, runtime
 from splitlib.compressors import HEADER_BYTES, Identity, make_compressors
 from splitlib.errors import ConfigError, RecordError
+from splitlib.experiment import prepare
 from splitlib.measuring import batches as measuring
 from splitlib.measuring import records as timings
 from splitlib.measuring import spans
@@ -134,15 +135,19 @@ def test_impossible_counts_are_refused():
         timing_of(TINY, batches=0)
 
 
-def test_stages_placed_anew_train_the_same():
-    """A device for each stage: here all are the CPU, so losses must be the same to the bit."""
+def test_stages_with_a_device_each_train_the_same():
+    """Here all are the CPU, so losses must be the same to the bit."""
     batch = next(iter(trainer_of(SORT).rest_of_epoch()))
-    one, each = trainer_of(SORT), measuring.place(trainer_of(SORT), ["cpu", "cpu", "cpu"])
+    one, each = trainer_of(SORT), prepare(SORT, None, [torch.device("cpu")] * 3)
     assert [one.step(*batch) for _ in range(2)] == [each.step(*batch) for _ in range(2)]
+
+
+def test_an_unsplit_model_takes_the_first_of_the_devices():
+    unsplit = TINY.replace(partition="none", chunks=1)
+    measured = measuring.measure_in_turn({"none": TINY, "unsplit": unsplit}, devices=["cpu"] * 3, **FEW)
+    assert {timing.devices for timing in measured.values()} == {("cpu",) * 3}
     with pytest.raises(ConfigError, match="3 stages need 3 devices, not 2"):
-        measuring.place(one, ["cpu", "cpu"])
-    whole = measuring.place(trainer_of(TINY.replace(partition="none", chunks=1)), ["cpu", "cpu", "cpu"])
-    assert len(measuring.stages_of(whole)) == 1
+        measuring.measure_in_turn({"none": TINY}, devices=["cpu"] * 2, **FEW)
 
 
 # --- Timelines -------------------------------------------------------------------------------------------------------
@@ -292,6 +297,18 @@ def test_stage_times_are_of_the_work_that_trains(config):
     assert bool(run.nbytes["gradient_1"]) == (config is not FROZEN), "no gradient crosses to what does not train"
 
 
+def test_every_stage_gets_its_tensors_on_its_own_device():
+    """A device that computes nothing stands in for a GPU; so no gradient may come back from it."""
+    trainer = trainer_of(TEXT.replace(partition="condition_3", padding="skipped"))
+    run, seen = _Sequential(trainer), []
+    for stage, device in zip(run.stages, map(torch.device, ("cpu", "cpu", "meta")), strict=True):
+        stage.to(device).device = trainer.engine.device = device
+        stage.register_forward_pre_hook(lambda stage, args: seen.append({stage.device, *(x.device for x in args[0])}))
+    run.returns = [False, False]
+    run.gradients(*next(iter(trainer.rest_of_epoch())))
+    assert len(seen) == 3 * TEXT.chunks and all(len(devices) == 1 for devices in seen)
+
+
 def test_stage_times_of_changes_are_refused():
     with pytest.raises(ConfigError, match="stage times need coding 'tensor'"):
         stage_work(SORT.replace(coding="change"), device="cpu", batches=1)
@@ -322,11 +339,6 @@ def test_bytes_are_the_mean_of_the_batches_that_count():
     messages = (work.activation_1, work.gradient_1, work.activation_2, work.gradient_2)
     chunks = 2 * config.chunks  # of two batches
     assert sum(m.nbytes for m in messages) * chunks == pytest.approx(sum(sent[1:]), abs=4 * chunks)
-
-
-def test_other_devices_change_nothing_else():
-    moved = measuring.place(trainer_of(TINY.replace(recompute="always", micro_batch_loss="sum")), ["cpu"]).engine
-    assert (moved.recompute, moved.micro_batch_loss) == ("always", "sum")
 
 
 def test_stage_times_predict_a_batch():

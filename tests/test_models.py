@@ -48,6 +48,25 @@ def test_missing_damaged_and_foreign_weights(mirror):
         mobilenet_v2(10, weights="pretrained", hub=mirror)
 
 
+@pytest.mark.parametrize(
+    "contents",
+    [{"state_dict": {"weight": torch.zeros(1)}, "epoch": 3}, [torch.zeros(1)], {0: torch.zeros(1)}],
+    ids=["training_state", "list", "numbered"],
+)
+def test_a_file_of_other_things_than_weights_is_one_clear_line(contents, mirror):
+    torch.save(contents, mirror / "models" / "mobilenet_v2" / "weights.pth")
+    with pytest.raises(DataError, match=r"weights\.pth holds other things than tensors by name; save the model's"):
+        mobilenet_v2(10, weights="pretrained", hub=mirror)
+
+
+@pytest.mark.parametrize("nbytes", [0, 1, 2, 3, 10, 100, 5_000])
+def test_a_download_that_broke_off_is_one_clear_line(nbytes, mirror):
+    for file in (mirror / "models" / "mobilenet_v2").iterdir():
+        file.write_bytes(file.read_bytes()[:nbytes])
+    with pytest.raises(DataError, match=r"weights\.pth is not a readable file of weights \(\S.*\); fetch it again"):
+        mobilenet_v2(10, weights="pretrained", hub=mirror)
+
+
 def test_a_pickle_is_not_executed(mirror, tmp_path):
     marker = tmp_path / "executed"
 

@@ -35,7 +35,7 @@ def each(kind):
         for _ in transport.messages(kind):
             print(KINDS[kind], flush=True)
         return
-    message = encode_frame(make_compressor("none"), torch.zeros(sizes[kind]), Frame(kind=kind))[1]
+    message = encode_frame(make_compressor("none").encode, torch.zeros(sizes[kind]), Frame(kind=kind))[1]
     time.sleep(0.3 * (kind == GRADIENT_2))
     transport.send(kind, message)
 

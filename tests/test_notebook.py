@@ -19,7 +19,7 @@ from splitlib.planner import plan
 from splitlib.profiles import DOCUMENT_SETTINGS
 from splitlib.results import record_path
 from splitlib.runtime import figures_dir
-from splitlib.tally import FILE_NAME, RECORDED, RUN_DIR, count_records
+from splitlib.tally import FILE_NAME, NOTEBOOK, RECORDED, RUN_DIR, count_records, note_record
 from tests import support
 
 matplotlib.use("Agg")
@@ -67,6 +67,18 @@ def test_a_damaged_record_is_not_counted_as_found(monkeypatch, tmp_path):
     with pytest.raises(RecordError, match="not a readable record"):
         experiment.run(support.TINY)
     assert not (tmp_path / FILE_NAME).exists()
+
+
+def test_a_line_that_a_killed_kernel_left_unfinished_spoils_no_count(monkeypatch, tmp_path):
+    """The next kernel's line goes on in it, and ends like a whole one."""
+    monkeypatch.setenv(RUN_DIR, str(tmp_path))
+    monkeypatch.setenv(NOTEBOOK, "01_cola")
+    note_record("found", trained=False)
+    with open(tmp_path / FILE_NAME, "a") as file:
+        file.write('{"notebook": "01_cola", "k')
+    note_record("lost", trained=True)
+    note_record("made", trained=True)
+    assert count_records(tmp_path, "01_cola") == (1, 1)
 
 
 def test_names_in_a_parameter_are_known_ones():

@@ -133,3 +133,10 @@ def test_executes_under_smoke(path: Path, tmp_path: Path, capsys: pytest.Capture
     assert beside or path.name == PLAYGROUND, "a page without a kernel shows the widget's picture"
     assert widgets or path.stem not in STUDIES, "every study ends with widgets"
     assert not (tmp_path / "figures").exists(), "the smoke profile keeps its figures in the run's folder"
+
+
+@pytest.mark.notebook
+def test_shown_without_any_record_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--profile", "smoke", "--recorded", "--only", "02", "--runs", str(tmp_path / "runs")]
+    assert run_all.main(options) == 1
+    assert "--recorded trains nothing: run it without, once" in capsys.readouterr().out

@@ -1,6 +1,8 @@
 """The boundary and the in-process pipeline: right gradients, right bytes."""
 
 import copy
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -74,6 +76,26 @@ def test_evaluation_is_compressed_but_not_metered():
     x = torch.randn(20)
     assert not torch.equal(boundary((x,))[0], x)
     assert traffic.sent_bytes == 0
+
+
+def test_no_count_is_lost_where_stages_on_several_devices_share_the_meter():
+    """``+=`` with a call at its right stored a sum that other threads had added to meanwhile."""
+
+    def shrinkage() -> float:
+        time.sleep(1e-4)
+        return 1.0
+
+    codec, traffic = make_compressor("none"), Traffic()
+
+    def stage(_) -> None:
+        boundary = Boundary(codec, codec, traffic, shrinkage)
+        for _ in range(20):
+            boundary((torch.randn(3, 5, requires_grad=True),))[0].sum().backward()
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(stage, range(4)))
+    assert traffic.uncompressed_bytes == 4 * 20 * 2 * 60
+    assert traffic.activation_bytes == traffic.gradient_bytes == 4 * 20 * (HEADER_BYTES + 60)
 
 
 @pytest.mark.parametrize("partition", ["none", "condition_1", "condition_2", "condition_3", "even"])

@@ -27,6 +27,7 @@ from splitlib.playground.lab import STALE, TOLERABLE_ERROR, Playground
 from splitlib.playground.levels import edges_and_levels
 from splitlib.playground.scene import Scene
 from splitlib.plots import playground as figures
+from splitlib.timeline import TENSORS
 from splitlib.workbook.studies import read_studies
 
 SORT = {"compressor": "sort", "options": {"level_bits": 3, "bin_bits": 2, "edges": "cube_root"}}
@@ -160,7 +161,7 @@ def test_every_compressor_sends_every_tensor_exactly_once(bench):
     config = VISION.config()
     for name in COMPRESSORS:
         codec = Codec.of(name, {})
-        made = [bench.encoded(config, tensor, codec) for tensor in outlook.TENSORS]
+        made = [bench.encoded(config, tensor, codec) for tensor in TENSORS]
         assert all(0 <= each.error < 2 for each in made), name
         assert all(each.nbytes > 0 and each.encode > 0 and each.decode > 0 for each in made)
 

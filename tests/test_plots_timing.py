@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from splitlib import plots
-from splitlib.pipeline.predict import Message, Work, break_even, predict, times_by_rate
+from splitlib.pipeline.predict import Message, Work, break_even, predict
 from splitlib.pipeline.remote.link import Link
 from splitlib.plots import timing as plots_timing
 
@@ -65,7 +65,10 @@ def test_gantt_has_no_key_for_what_is_too_thin_to_see(ax, share, has_key):
 
 def test_crossings_lie_on_both_lines(ax):
     rates = list(np.geomspace(1, 1e5, 30))
-    times = pd.DataFrame(times_by_rate({"none": WORK, "8 bits": CODED}, chunks=2, rates=rates), index=rates)
+    links = [Link(rate_mbit=rate) for rate in rates]
+    works = {"none": WORK, "8 bits": CODED}
+    lines = {name: [predict(work, chunks=2, link=link).seconds for link in links] for name, work in works.items()}
+    times = pd.DataFrame(lines, index=rates)
     crossings = break_even(WORK, CODED, chunks=2, rates=rates)
     plots_timing.time_by_rate(ax, times, crossings={"8 bits": crossings}, kind="predicted")
     assert len(crossings) == 1

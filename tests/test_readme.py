@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,19 @@ from splitlib import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = sorted(path for folder in (".", "benchmarks", "results") for path in ROOT.joinpath(folder).glob("*.md"))
 COMMANDS = [line.strip().split("#")[0].strip() for line in README.splitlines() if line.startswith("    ")]
+
+
+def anchors(page: Path) -> set[str]:
+    """How GitHub names a page's headings: small letters, hyphens for spaces, no other signs, namesakes numbered."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    found, seen = set(), Counter()
+    for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
+        name = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        found.add(f"{name}-{seen[name]}" if seen[name] else name)
+        seen[name] += 1
+    return found
 
 
 @pytest.mark.parametrize(
@@ -51,6 +64,12 @@ def test_make_targets_exist(target):
 @pytest.mark.parametrize("link", re.findall(r"\]\((?!http)([^)#]+)\)", README))
 def test_links_lead_somewhere(link):
     assert (ROOT / link).exists()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_to_headings_lead_to_one(page):
+    for name, anchor in re.findall(r"\]\((?!http)([^)#]*)#([^)]+)\)", page.read_text(encoding="utf-8")):
+        assert anchor in anchors(page.parent / name if name else page), f"{name}#{anchor}"
 
 
 def test_every_notebook_is_in_the_study_table():

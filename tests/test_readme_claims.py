@@ -65,7 +65,7 @@ def test_four_bits_of_the_documents_collapse_on_cola_and_eight_do_not(monkeypatc
 def test_three_times_the_training_does_not_bring_four_bits_back():
     config = get_profile("real").scale(DOCUMENT_SETTINGS["cola"]).replace(compressor="sort", epochs=9)
     longer = config.replace(compressor_options=sort_bits(4))
-    found = [read_record(record_path(longer.replace(seed=seed), ROOT / "results")) for seed in (0, 1)]
+    found = [read_record(ROOT / "results" / record_path(longer.replace(seed=seed)).name) for seed in (0, 1)]
     assert longer.epochs == 3 * get_profile("real").scale(DOCUMENT_SETTINGS["cola"]).epochs
     assert all(epoch.predicted_classes == 1 for record in found for epoch in record.history)
 
@@ -372,7 +372,7 @@ def test_each_cola_curve_is_best_in_its_last_epoch():
 def divided(batch_norm: str, chunks: int, seed: int = 0, **changes) -> float:
     """Best accuracy of a row of notebook 12 with the settings of 000 §2.1."""
     config = DOCUMENT_SETTINGS["cifar10"].replace(batch_norm=batch_norm, chunks=chunks, seed=seed, **changes)
-    return read_record(record_path(get_profile("real").scale(config), ROOT / "results")).best.accuracy
+    return read_record(ROOT / "results" / record_path(get_profile("real").scale(config)).name).best.accuracy
 
 
 def test_what_micro_batches_cost_and_frozen_batch_norm_brings_back():

@@ -315,6 +315,17 @@ def test_an_error_on_the_server_reaches_the_client(monkeypatch):
         experiment.run(TEXT)
 
 
+def test_a_server_that_does_not_say_it_finished_leaves_nothing_open(monkeypatch):
+    send = LocalControl.send
+    monkeypatch.setattr(LocalControl, "send", lambda self, kind, **v: kind == "finished" or send(self, kind, **v))
+    monkeypatch.setattr("splitlib.pipeline.remote.client._SAVING_SECONDS", 0.2)
+    trainer = trainer_of(TEXT)
+    with pytest.raises(PeerError, match=r"gave no answer within 0\.2 s"), trainer.opened():
+        endpoint = trainer.engine.endpoint
+    assert trainer.engine._control is trainer.engine._endpoint is None
+    assert not any(thread.is_alive() for thread in endpoint._threads)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

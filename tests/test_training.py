@@ -117,6 +117,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_the_next_run_uses_it(monkeypatch):
     record = experiment.run(TINY)
     assert len(calls) == 2 * 6, "each of the 12 steps was taken once"
     assert len(record.history) == 2
+    assert record.weights_norm == trainer_of(TINY).engine.weights_norm(), "of what training started from"
     assert not (checkpoints_dir() / f"{TINY.key}.pt").exists()
 
 

@@ -157,7 +157,9 @@ def answered(answer) -> str:
 
 
 def framed(kind: int, i: int, size: int) -> torch.Tensor:
-    return encode_frame(make_compressor("none"), torch.full((size,), float(i)), Frame(kind=kind, micro_batch=i))[1]
+    return encode_frame(make_compressor("none").encode, torch.full((size,), float(i)), Frame(kind=kind, micro_batch=i))[
+        1
+    ]
 
 
 def received(transport, kind: int) -> list[tuple[int, int, float]]:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -188,6 +189,14 @@ def test_a_server_with_other_weights_of_the_same_name_is_refused(tmp_path):
     assert trained.weights_norm == pytest.approx(alone.weights_norm, rel=1e-12)
 
 
+def test_a_server_that_prints_bytes_that_are_no_text_is_heard_all_the_same(tmp_path, monkeypatch):
+    Path(tmp_path, "sitecustomize.py").write_text(r"import sys; sys.stdout.buffer.write(b'caf\xe9\n')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    with local_server() as server:
+        assert server.log[0] == "caf\\xe9"
+        assert server.address
+
+
 def test_a_server_nobody_calls_never_starts(monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", lambda *arguments, **options: pytest.fail("a process was started"))
     with server_when_needed(threads=1):
@@ -209,3 +218,4 @@ def test_a_server_that_was_called_ends_with_its_block(monkeypatch):
         assert process.poll() is None
         raise RuntimeError("a cell failed")
     assert process.poll() is not None
+    assert process.stdin.closed and wait_for(lambda: process.stdout.closed)

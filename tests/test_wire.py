@@ -31,7 +31,7 @@ MASK = torch.tensor([[1, 1, 0], [1, 0, 0]])
 
 def message_of(codec: str = "none", x: torch.Tensor | None = None, beside=(MASK,), **options) -> torch.Tensor:
     x = torch.linspace(-1, 1, 24).reshape(2, 3, 4) if x is None else x
-    return encode_frame(make_compressor(codec, **options), x, FRAME, beside)[1]
+    return encode_frame(make_compressor(codec, **options).encode, x, FRAME, beside)[1]
 
 
 def opened(message: torch.Tensor):
@@ -162,7 +162,7 @@ def test_an_announcement_is_no_longer_than_the_smallest_buffer():
 
 
 def test_sizes_on_the_wire():
-    frame, message = encode_frame(make_compressor("uniform"), torch.randn(1000), FRAME, (MASK,))
+    frame, message = encode_frame(make_compressor("uniform").encode, torch.randn(1000), FRAME, (MASK,))
     assert frame.nbytes == message.numel() == FRAME_BYTES + frame.beside_nbytes + frame.payload_nbytes
     assert frame.beside_nbytes == 24 + 8, "six ones and zeros take a byte each, filled up to a word"
     assert GRADIENT_2 != ACTIVATION_2

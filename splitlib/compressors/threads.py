@@ -39,5 +39,4 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="splitlib-codec")
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked process has none of its parent's threads
+os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked process has none of its parent's threads

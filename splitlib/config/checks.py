@@ -20,6 +20,7 @@ from splitlib.config.choices import (
     DEFAULT_STAGES,
     FREE_PARTITIONS,
     PARTITIONS,
+    POLYNOMIAL_END,
     STRIDE,
     TWO_SIDED,
     VISION_MODELS,
@@ -129,6 +130,11 @@ def check_combinations(config: RunConfig, kind: str) -> None:
         raise ConfigError(f"insert {config.insert!r} needs a cut: choose a partition other than 'none'")
     if config.gradient_compressor == "same" and config.gradient_options:
         raise ConfigError("gradient_options need a gradient_compressor other than 'same'")
+    if config.scheduler == "polynomial" and config.lr <= POLYNOMIAL_END:
+        raise ConfigError(
+            f"scheduler 'polynomial' ends at a learning rate of {POLYNOMIAL_END:g}, so lr {config.lr:g} would "
+            "not fall; use a larger lr or another scheduler"
+        )
     if config.optimizer != "sgd" and config.momentum != DEFAULT_MOMENTUM:
         raise ConfigError(f"momentum is for sgd; {config.optimizer} does not use it")
     if config.optimizer == "sgd" and (config.adam_eps, config.adam_beta2) != (DEFAULT_ADAM_EPS, DEFAULT_ADAM_BETA2):

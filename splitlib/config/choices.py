@@ -45,6 +45,7 @@ DEFAULT_MOMENTUM = 0.0
 DEFAULT_BATCH_NORM = "micro_batch"
 DEFAULT_ADAM_EPS = 1e-8
 DEFAULT_ADAM_BETA2 = 0.999
+POLYNOMIAL_END = 1e-7  # the learning rate at which transformers' polynomial schedule ends
 
 Scalar = int | float | str
 

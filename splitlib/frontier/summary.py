@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from splitlib.config import RunConfig
+from splitlib.errors import RecordError
 from splitlib.frontier.rows import NONE
 from splitlib.results import RunRecord, to_frame
 
@@ -33,7 +34,12 @@ def summary(runs: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
     Means are compared, not runs of one seed: on these tasks seeds explain little of the scatter (the correlation of
     metrics between rows is about 0.3), and a few seeds of the reference may lie well off the mean of all. A row also
     counts the runs of another that sends the same levels in other bytes, at seeds it does not have itself.
+
+    Raises:
+        RecordError: there is no run without compression.
     """
+    if not runs.get(NONE):
+        raise RecordError(f"no record of the row {NONE!r}, with which the others are compared")
     bases = to_frame(runs[NONE])
     measures = len(bases) > 1 and not bases["collapsed"].any()
     rows = []

@@ -13,7 +13,6 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -22,7 +21,6 @@ from splitlib.errors import ConfigError
 from splitlib.experiment import prepare
 from splitlib.measuring.records import BatchTiming, counts_here, load_together, save_timing
 from splitlib.measuring.spans import bytes_by_tensor, computation_seconds, peak_receive, peak_send
-from splitlib.pipeline.inprocess import build_pipeline
 from splitlib.pipeline.remote.client import Line
 from splitlib.pipeline.remote.link import Link
 from splitlib.pipeline.stage import Stage
@@ -34,15 +32,6 @@ from splitlib.training import Trainer
 
 KEPT_BATCHES = 4  # steps go round these, so that loading data is no part of the time
 Opened = Callable[[RunConfig], AbstractContextManager[Trainer]]
-
-
-@runtime_checkable
-class HasTimeline(Protocol):
-    """An engine that knows what both sides did when."""
-
-    def take_spans(self) -> list[Span]:
-        """Return the spans of the last training batch."""
-        ...
 
 
 def measure_in_turn(
@@ -93,8 +82,10 @@ def measure_in_turn(
     if kept is None or not counts_here(kept[0].environment, placed):
         check_may_measure(f"the time per batch of {', '.join(configs)}, taken in turn,")
         opened = opened or _in_process(hub, placed)
-        take = _visit_in_turn if visits else _step_in_turn
-        watches = take(list(configs.values()), opened, batches, warmup, visits)
+        if visits:
+            watches = _visit_in_turn(list(configs.values()), opened, batches, warmup, visits)
+        else:
+            watches = _step_in_turn(list(configs.values()), opened, batches, warmup)
         together = uuid.uuid4().hex
         kept = [watch.timing(warmup, placed, link, together) for watch in watches]
         for timing in kept:
@@ -103,11 +94,8 @@ def measure_in_turn(
 
 
 def _in_process(hub: Path | None, devices: Sequence[str]) -> Opened:
-    def opened(config: RunConfig) -> AbstractContextManager[Trainer]:
-        trainer = prepare(config, hub, torch.device(devices[0]))
-        return nullcontext(place(trainer, devices) if len(devices) > 1 else trainer)
-
-    return opened
+    placed = [torch.device(name) for name in devices]
+    return lambda config: nullcontext(prepare(config, hub, placed if len(placed) > 1 else placed[0]))
 
 
 def over_link(dial: Callable[[], Line], link: Link, *, hub: Path | None = None, device: str = "cpu") -> Opened:
@@ -124,9 +112,7 @@ def over_link(dial: Callable[[], Line], link: Link, *, hub: Path | None = None, 
     return opened
 
 
-def _step_in_turn(
-    configs: Sequence[RunConfig], opened: Opened, batches: int, warmup: int, _visits: int
-) -> list[_Watch]:
+def _step_in_turn(configs: Sequence[RunConfig], opened: Opened, batches: int, warmup: int) -> list[_Watch]:
     with ExitStack() as stack:
         watches = [_Watch() for _ in configs]
         for watch, config in zip(watches, configs, strict=True):
@@ -157,34 +143,6 @@ def _visit(watch: _Watch, config: RunConfig, opened: Opened, warmup: int, share:
             watch.step(counts=number >= warmup)
             progress.advance()
         watch.leave()
-
-
-def place(trainer: Trainer, devices: Sequence[str]) -> Trainer:
-    """Return ``trainer`` with its stages on ``devices``: one for all, or one for each.
-
-    An unsplit model takes the first.
-
-    Raises:
-        ConfigError: devices and stages differ in number, or a device cannot train in this precision.
-    """
-    engine, config = trainer.engine, trainer.config
-    parts = [stage.layers for stage in stages_of(trainer)]
-    names = [devices[0]] * len(parts) if 1 in (len(parts), len(devices)) else devices
-    codecs = engine.compressors()
-    moved = build_pipeline(
-        parts,
-        devices=[torch.device(name) for name in names],
-        chunks=config.chunks,
-        activations=codecs[::2],
-        gradients=codecs[1::2],
-        precision=config.precision,
-        seed=config.seed,
-        recompute=config.recompute,
-        batch_norm=config.batch_norm,
-        micro_batch_loss=config.micro_batch_loss,
-        coding=engine.coding,
-    )
-    return Trainer(moved, trainer.data, config)
 
 
 def stages_of(trainer: Trainer) -> list[Stage]:
@@ -219,7 +177,7 @@ class _Watch:
         inputs, labels = next(self.batches)
         _, seconds = timed(trainer.step, inputs, labels)
         trainer.state.step += 1  # dropout and the other side count the steps
-        spans = trainer.engine.take_spans() if isinstance(trainer.engine, HasTimeline) else []
+        spans = trainer.engine.take_spans()
         if not counts:
             return
         self.seconds.append(seconds)

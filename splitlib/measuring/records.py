@@ -20,12 +20,13 @@ from splitlib.config import RunConfig, size_text
 from splitlib.errors import RecordError
 from splitlib.files import file_stem, write_text
 from splitlib.measuring.spans import MEBIBYTE
+from splitlib.pipeline.remote import wire
 from splitlib.results import TIMING_PREFIX
 from splitlib.runtime import environment, results_dir
 from splitlib.tally import only_records
 from splitlib.timeline import Span
 
-FROM_CLIENT = ("activation 1", "gradient 2")
+FROM_CLIENT = tuple(wire.KINDS[kind] for kind in wire.FROM_CLIENT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,9 +173,9 @@ def counts_here(made_on: Mapping[str, Any], devices: Sequence[str]) -> bool:
     return only_records() or made_on["hardware"] == environment(*map(torch.device, devices))["hardware"]
 
 
-def load_recorded(configs: Mapping[str, RunConfig], devices: Sequence[str], link: str = "") -> dict[str, BatchTiming]:
+def load_recorded(configs: Mapping[str, RunConfig], devices: Sequence[str]) -> dict[str, BatchTiming]:
     """Return the timings of those of ``configs`` that have one, by label; each says what it was measured with."""
-    paths = {label: timing_path(config, devices, link) for label, config in configs.items()}
+    paths = {label: timing_path(config, devices) for label, config in configs.items()}
     return {label: read_timing(path) for label, path in paths.items() if path.exists()}
 
 

@@ -11,7 +11,7 @@ import itertools
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,11 +30,11 @@ from splitlib.pipeline.engine import batch_loss
 from splitlib.pipeline.inprocess import Pipeline
 from splitlib.pipeline.predict import PASSES, Message, Work
 from splitlib.runtime import pick_devices, timed
+from splitlib.timeline import TENSORS
 from splitlib.training import Trainer
 
 T = TypeVar("T")
-# In the order of Engine.compressors().
-MESSAGES = ("activation_1", "gradient_1", "activation_2", "gradient_2")
+MESSAGES = tuple(name.replace(" ", "_") for name in TENSORS)  # as Work has them, in the order of Engine.channels()
 
 
 def stage_work(
@@ -112,10 +112,11 @@ class _Sequential:
 
     def gradients(self, inputs: tuple[Tensor, ...], labels: Tensor) -> None:
         """Add a batch's gradients, as the engine would."""
-        trainer, device = self.trainer, self.trainer.engine.device
+        trainer, (head, _, tail) = self.trainer, self.stages
         trainer.engine.train()
         trainer.updater.zero_grad()
-        chunks = [x.to(device).chunk(trainer.config.chunks) for x in (*inputs, labels)]
+        placed = [*(x.to(head.device) for x in inputs), labels.to(tail.device)]
+        chunks = [x.chunk(trainer.config.chunks) for x in placed]
         for number, (*values, answers) in enumerate(zip(*chunks, strict=True)):
             self.micro_batch(number, tuple(values), answers, share=len(answers) / len(labels))
 
@@ -123,13 +124,12 @@ class _Sequential:
         """Send one micro-batch there and back; its loss is its ``share`` of the batch's."""
         head, body, tail = self.stages
         trainer = self.trainer
-        self.place = trainer.engine.coding.place(
-            trainer.steps_done, number, mask=inputs[1] if inputs[1:] else None, training=True
-        )
+        mask = inputs[1] if inputs[1:] else None
+        self.place = trainer.engine.coding.place(trainer.steps_done, number, mask=mask, training=True)
         first, *beside = self.timed("head_forward", lambda: head(inputs, number))
         at_body, there = self.cross("activation_1", first, body.device), [x.to(body.device) for x in beside]
         second, *_ = self.timed("body_forward", lambda: body((at_body, *there), number))
-        at_tail = self.cross("activation_2", second, tail.device)
+        at_tail, beside = self.cross("activation_2", second, tail.device), [x.to(tail.device) for x in beside]
         loss = self.timed("tail_forward", lambda: batch_loss(tail((at_tail, *beside), number)[0], labels) * share)
         self.timed("tail_backward", trainer.updater.scale(loss).backward)
         for cut, message, received, sent, name in (
@@ -147,7 +147,8 @@ class _Sequential:
 
     def cross(self, name: str, x: Tensor, device: torch.device) -> Tensor:
         """Return what arrives of ``x`` on ``device``, as a leaf that collects a gradient."""
-        channel, place = self.channels[name], self.place
+        channel, tokens = self.channels[name], self.place.tokens
+        place = replace(self.place, tokens=None if tokens is None else tokens.to(x.device))
         payload = self.timed(f"{name} encode", lambda: channel.send(x.detach(), place))
         self.nbytes[name].append(payload.nbytes)
         return self.timed(f"{name} decode", lambda: channel.receive(payload, place).to(device)).requires_grad_()

@@ -32,7 +32,12 @@ REFERENCE_MODELS = (
 def build_model(config: RunConfig, *, num_labels: int, hub: Path | None = None) -> nn.Module:
     """Return the model of ``config`` on the CPU in float32, unsplit.
 
-    Whatever starts at random draws from torch's global generator: seed it first.
+    It maps images [B, 3, S, S], or token ids and their mask, [B, L] each, to logits [B, classes]; an encoder returns
+    them as ``.logits``. Whatever starts at random draws from torch's global generator: seed it first.
+
+    Raises:
+        DataError: its weights or its sizes are missing, unreadable or of another kind of model.
+        ConfigError: ``max_length`` is more than the model has positions for.
     """
     if config.kind == "vision":
         return _vision(config, num_labels, hub)

@@ -77,9 +77,11 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its zip reader or unpickler meets in a damaged file
-        raise DataError(
-            f"{path} is not a readable file of weights ({str(error).splitlines()[0]}); fetch it again"
-        ) from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path} is not a readable file of weights ({reason}); fetch it again") from error
+    named = isinstance(state, dict) and all(isinstance(name, str) for name in state)
+    if not named or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise DataError(f"{path} holds other things than tensors by name; save the model's state_dict() there, alone")
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
 
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torchvision.models import VGG, ResNet, resnet101, vgg13
 
 from splitlib.errors import ConfigError
+from splitlib.models.mobilenet import IMAGENET_CLASSES
 
-IMAGENET_CLASSES = 1000
 # 004 gives AmoebaNet about 3 million parameters and no size, and several fit. This one comes nearest with ImageNet's
 # classes, which the document's VGG-13 has (notebook 02).
 AMOEBANET_LAYERS, AMOEBANET_FILTERS = 9, 48

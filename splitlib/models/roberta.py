@@ -55,7 +55,11 @@ def roberta_tiny(num_labels: int) -> PreTrainedModel:
 def random_encoder(name: str, num_labels: int, *, hub: Path | None = None) -> PreTrainedModel:
     """Return the encoder ``name`` at full size with random weights: for throughput and MACs, not for accuracy.
 
-    roberta-base's sizes are RobertaConfig's own and need no download.
+    It maps token ids and their mask, [B, L] each, to ``.logits`` [B, classes]. roberta-base's sizes are RobertaConfig's
+    own and need no download.
+
+    Raises:
+        DataError: the encoder's sizes are missing or unreadable, or it is not of BERT's type.
     """
     if name == "roberta-base":
         config = RobertaConfig(vocab_size=50265, max_position_embeddings=514, type_vocab_size=1)

@@ -132,6 +132,9 @@ def units(model: nn.Module) -> list[Unit]:
 
     MobileNetV2: stem conv + bn, the stem's ReLU6, each block, classifier. A BERT-type encoder: embeddings, then
     self-attention and feed-forward of each layer in turn, classifier.
+
+    Raises:
+        ConfigError: the model is neither.
     """
     if is_encoder(model):
         base: Encoder = model.base_model

@@ -5,6 +5,7 @@ The original wrote the cross product of methods and directions out by hand; here
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 
 from splitlib.compressors import Compressor
 from splitlib.pipeline.channel import Coding, Place
+
+_ADDING = threading.Lock()
 
 
 @dataclass
@@ -26,6 +29,13 @@ class Traffic:
     activation_bytes: int = 0
     gradient_bytes: int = 0
     uncompressed_bytes: int = 0
+
+    def add(self, *, activation: int = 0, gradient: int = 0, uncompressed: int = 0) -> None:
+        """Count bytes; stages on several devices do so at the same time, each in a thread of its own."""
+        with _ADDING:
+            self.activation_bytes += activation
+            self.gradient_bytes += gradient
+            self.uncompressed_bytes += uncompressed
 
     @property
     def sent_bytes(self) -> int:
@@ -49,8 +59,7 @@ class _Cross(torch.autograd.Function):
         ctx.boundary, ctx.place = boundary, place
         received, nbytes = boundary.forth.cross(x, place)
         if boundary.training:
-            boundary.traffic.activation_bytes += nbytes
-            boundary.traffic.uncompressed_bytes += boundary.uncompressed(x)
+            boundary.traffic.add(activation=nbytes, uncompressed=boundary.uncompressed(x))
         return received
 
     @staticmethod
@@ -60,8 +69,7 @@ class _Cross(torch.autograd.Function):
         if not boundary.returns:
             return gradient, None, None
         received, nbytes = boundary.back.cross(gradient, ctx.place)
-        boundary.traffic.gradient_bytes += nbytes
-        boundary.traffic.uncompressed_bytes += boundary.uncompressed(gradient)
+        boundary.traffic.add(gradient=nbytes, uncompressed=boundary.uncompressed(gradient))
         return received, None, None
 
 

@@ -98,10 +98,6 @@ class Channel:
         self._note_loss(whole, received, place)
         return received, payload.nbytes
 
-    def at(self, place: Place) -> Sender:
-        """Return what encodes the tensor of one place."""
-        return Sender(self, place)
-
     def send(self, x: Tensor, place: Place, *, room: int = 0) -> Payload:
         """Return ``x`` encoded; ``room`` is :meth:`Compressor.encode`'s."""
         whole, payload = self._encode(x, place, room)
@@ -148,18 +144,6 @@ class Channel:
         self._lost = state["lost"]
         if self.memory is not None and state["seen"] is not None:
             self.memory.tensors, self.memory.seen = state["tensors"], state["seen"]
-
-
-@dataclass(frozen=True)
-class Sender:
-    """A channel for the tensor of one place, called like a compressor."""
-
-    channel: Channel
-    place: Place
-
-    def encode(self, x: Tensor, *, room: int = 0) -> Payload:
-        """As :meth:`Channel.send`."""
-        return self.channel.send(x, self.place, room=room)
 
 
 _FIRST_VISIT = make_compressor("uniform", bits=8, block=256)

@@ -15,6 +15,7 @@ from splitlib.config import RunConfig
 from splitlib.pipeline.boundary import Traffic
 from splitlib.pipeline.channel import Channel, Coding, State
 from splitlib.pipeline.parts import weights_norm
+from splitlib.timeline import Span
 
 Scale = Callable[[Tensor], Tensor]
 
@@ -80,6 +81,10 @@ class Engine(nn.Module, ABC):
 
     def close(self, reason: str = "") -> None:
         """Let go of the other machines: the run is complete, or ended early for ``reason``."""
+
+    def take_spans(self) -> list[Span]:
+        """Return what both sides did when in the last training batch; an engine of one process keeps no time."""
+        return []
 
     @property
     def parameter_count(self) -> int:

@@ -20,7 +20,7 @@ slightly faster link may reorder the work and cost a little. ``gpipe`` has one o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain, pairwise
 
@@ -160,17 +160,6 @@ def ideal_seconds(work: Work, *, chunks: int, link: Link) -> float:
         link.seconds(up),
         link.seconds(down),
     )
-
-
-def times_by_rate(
-    works: Mapping[str, Work], *, chunks: int, rates: Sequence[float], latency_ms: float = 0.0, schedule: str = "1f1b"
-) -> dict[str, list[float]]:
-    """Return the seconds per batch of each of the ``works`` at each of the ``rates`` (Mbit/s, both directions)."""
-    links = [Link(rate_mbit=rate, latency_ms=latency_ms) for rate in rates]
-    return {
-        name: [predict(work, chunks=chunks, link=link, schedule=schedule).seconds for link in links]
-        for name, work in works.items()
-    }
 
 
 def break_even(

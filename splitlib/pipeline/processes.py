@@ -72,7 +72,8 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
+            errors="backslashreplace",  # a byte that is no text must not end the reader: the pipe would fill
             start_new_session=True,
         )
         assert self.process.stdout is not None
@@ -124,11 +125,10 @@ class _Worker:
 def _environment(rank: int, count: int, meeting: str, threads: int) -> Mapping[str, str]:
     """Return what a worker needs to know; gloo stays on this machine's loopback."""
     loopback = {"GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo"}
-    progress = {} if rank == 0 else {"SPLITLIB_PROGRESS": "none"}
     # Threads that spin while they wait take the cores from the workers they wait for.
     patience = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
     numbers = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
-    return {MEETING: meeting, "OMP_NUM_THREADS": str(threads), **numbers, **loopback, **progress, **patience}
+    return {MEETING: meeting, "OMP_NUM_THREADS": str(threads), **numbers, **loopback, **patience}
 
 
 def _watch(workers: Sequence[_Worker]) -> None:

@@ -14,7 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 from torchgpipe.checkpoint import enable_recomputing
 
-from splitlib.pipeline.stage import Stage, Values
+from splitlib.models.units import Values
+from splitlib.pipeline.stage import Stage
 
 
 def recomputed(mode: str, micro_batches: int) -> int:

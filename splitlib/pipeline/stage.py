@@ -7,11 +7,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from splitlib.models.units import Values
 from splitlib.runtime import turn_to_draw
 
-Values = tuple[Tensor, ...]
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 

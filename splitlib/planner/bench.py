@@ -14,7 +14,7 @@ from torch import Tensor
 from splitlib.config import RunConfig
 from splitlib.experiment import prepare
 from splitlib.measuring.batches import stages_of
-from splitlib.models.units import Unit, units
+from splitlib.models.units import Unit, Values, units
 from splitlib.partition import cuts, unit_macs
 from splitlib.pipeline.remote.wire import ACTIVATION_1, Frame, encode_frame
 from splitlib.pipeline.stage import Clock, Stage
@@ -31,7 +31,7 @@ from splitlib.planner.costs import (
     read_costs,
     save_costs,
 )
-from splitlib.planner.passes import Pass, Tensors, Values
+from splitlib.planner.passes import Pass, Tensors
 from splitlib.progress import Progress
 from splitlib.runtime import provenance, timed
 from splitlib.tally import check_may_measure
@@ -184,7 +184,7 @@ class Bench:
 
     def _times(self, runs: Sequence[Pass], tensors: Tensors) -> LayerTimes:
         first, *_ = tensors.outputs
-        frame, _ = encode_frame(codec("none"), first, Frame(kind=ACTIVATION_1), tensors.beside)
+        frame, _ = encode_frame(codec("none").encode, first, Frame(kind=ACTIVATION_1), tensors.beside)
         return LayerTimes(
             forward=tuple(map(statistics.median, zip(*(run.forward_seconds for run in runs), strict=True))),
             backward=tuple(map(statistics.median, zip(*(run.backward_seconds for run in runs), strict=True))),

@@ -24,7 +24,7 @@ def in_turn(specs: Sequence[str], x: Tensor, repeats: int) -> list[CodecCost]:
     nbytes, errors = [0] * len(codecs), [0.0] * len(codecs)
     for number in range(WARMUP + repeats):
         for place, each in enumerate(codecs):
-            (frame, message), seconds = timed(encode_frame, each, x.detach(), Frame(kind=ACTIVATION_1))
+            (frame, message), seconds = timed(encode_frame, each.encode, x.detach(), Frame(kind=ACTIVATION_1))
             (back, _), later = timed(decode_frame, frame, message, x.device)
             if number >= WARMUP:
                 encode[place].append(seconds)

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from splitlib.models.units import Values
 from splitlib.pipeline.engine import batch_loss
 from splitlib.pipeline.stage import Stage
 from splitlib.planner.costs import ACTIVATION
 from splitlib.runtime import timed
-
-Values = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from splitlib.pipeline.predict import Message, Prediction, Work, predict
 from splitlib.pipeline.remote.link import Link
 from splitlib.playground.bench import Bench, Codec, Encoded
 from splitlib.plots.timing import rate_text
+from splitlib.timeline import TENSORS
 
 SCHEDULE = "gpipe"  # what the engine in_process runs, and with it the command that is copied
 RATES = tuple(float(rate) for rate in np.geomspace(1, 1e5, 11))  # Mbit/s: two to a decade
 _FINE = np.geomspace(RATES[0], RATES[-1], 201)  # a rate where two lines cross is shown to two digits
 NONE, CHOSEN = "none", "on screen"
-TENSORS = ("activation 1", "gradient 1", "activation 2", "gradient 2")
 _RIVALS = (
     Codec.of("none", {}),
     Codec.of("cast", {"dtype": "float16"}),

@@ -15,6 +15,7 @@ from splitlib.playground import outlook
 from splitlib.playground.bench import Bench, Probe, rank_note
 from splitlib.playground.choice import Choice
 from splitlib.plots.timing import rate_text
+from splitlib.timeline import TENSORS
 
 
 class Scene:
@@ -44,7 +45,7 @@ class Scene:
     def notes(self) -> list[str]:
         """What a run would do otherwise than the controls say, in words."""
         activations, gradients = outlook.codecs_of(self.config)
-        each = [(gradients if name[0] == "g" else activations, name) for name in outlook.TENSORS]
+        each = [(gradients if name[0] == "g" else activations, name) for name in TENSORS]
         found = [rank_note(codec, name, self.probe.tensors[name]) for codec, name in each]
         return list(dict.fromkeys(filter(None, found)))
 

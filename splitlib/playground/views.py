@@ -19,7 +19,7 @@ from splitlib.playground.levels import edges_and_levels
 from splitlib.playground.scene import Scene
 from splitlib.plots import playground as figures
 from splitlib.plots.timing import gantt, rate_text
-from splitlib.timeline import CLIENT, COMPUTE, SERVER
+from splitlib.timeline import CLIENT, COMPUTE, SERVER, TENSORS
 
 MAPS_HEIGHT = 2.9  # inches, of three square pictures side by side
 
@@ -128,7 +128,7 @@ class Seen(View):
 
     def own_controls(self) -> list[ipywidgets.Widget]:
         """Return which tensor, sample and channel."""
-        tensors = [(name, name) for name in outlook.TENSORS]
+        tensors = [(name, name) for name in TENSORS]
         self.tensor = self.watch(ipywidgets.Dropdown(options=tensors, description="tensor"))
         self.sample = self.watch(ipywidgets.IntSlider(min=0, max=0, description="sample"))
         self.channel = self.watch(ipywidgets.IntSlider(min=0, max=0, description="channel"))

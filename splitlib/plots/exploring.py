@@ -12,6 +12,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from splitlib.plots import COLOURS, HATCHES, look
+from splitlib.timeline import CLIENT, SERVER
 
 # The end of a column's name -> how its axis is called and in what unit; the first that fits.
 _UNITS = {
@@ -23,7 +24,6 @@ _UNITS = {
     "ratio": "[bytes sent / uncompressed]",
     "against_raw": "[time / time without compression]",
 }
-CLIENT, SERVER = "client", "server"
 _OWNERS = {CLIENT: (COLOURS[0], HATCHES[0]), SERVER: (COLOURS[1], HATCHES[1])}
 
 

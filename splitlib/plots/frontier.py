@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import mean
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
@@ -108,15 +108,10 @@ def spread_apart(places: Sequence[float], gap: float) -> list[float]:
     >>> spread_apart([0.0, 3.0, 3.0, 6.0], 1.0)
     [0.0, 2.5, 3.5, 6.0]
     """
-    # With the gaps taken out they have to be in order: isotonic regression, by pooling adjacent violators.
-    pools: list[list[float]] = []
-    for position, place in enumerate(places):
-        pools.append([place - position * gap])
-        while len(pools) > 1 and mean(pools[-2]) > mean(pools[-1]):
-            last = pools.pop()
-            pools[-1] += last
-    moved = [mean(pool) for pool in pools for _ in pool]
-    return [place + position * gap for position, place in enumerate(moved)]
+    from sklearn.isotonic import isotonic_regression
+
+    gaps = gap * np.arange(len(places))  # with the gaps taken out they have to be in order
+    return (isotonic_regression(np.asarray(places) - gaps) + gaps).tolist()
 
 
 def bytes_by_row(ax: Axes, shares: pd.DataFrame, *, goal: float) -> None:

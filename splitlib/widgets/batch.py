@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from splitlib import plots
 from splitlib.config.choices import SCHEDULES
-from splitlib.pipeline.predict import Work, break_even, predict, times_by_rate
+from splitlib.pipeline.predict import Work, break_even, predict
 from splitlib.pipeline.remote.link import Link
 from splitlib.plots import timing
 from splitlib.widgets.explorer import Explorer, one_of
@@ -36,8 +36,8 @@ def explore_batch(
 
     @cache
     def times(name: str, latency: float, schedule: str) -> list[float]:
-        over = {"chunks": chunks[name], "rates": list(RATES), "latency_ms": latency, "schedule": schedule}
-        return times_by_rate({name: works[name]}, **over)[name]  # type: ignore[arg-type]
+        links = [Link(rate_mbit=rate, latency_ms=latency) for rate in RATES]
+        return [predict(works[name], chunks=chunks[name], link=link, schedule=schedule).seconds for link in links]
 
     @cache
     def crossings(way: str, against: str, latency: float, schedule: str) -> dict[str, list[float]]:

@@ -141,13 +141,15 @@ class RemotePipeline(Engine):
         """As :meth:`Engine.close`; a complete run's checkpoints are removed on the server."""
         if self._control is None:
             return
-        if not reason and not self.control.mailbox.lost:
-            self.control.send("finish")
-            self.control.receive("finished", timeout=_SAVING_SECONDS)
-        self.control.close(reason)
-        if self._endpoint is not None:
-            self._endpoint.close()
-        self._control = self._endpoint = None
+        try:
+            if not reason and not self.control.mailbox.lost:
+                self.control.send("finish")
+                self.control.receive("finished", timeout=_SAVING_SECONDS)
+        finally:
+            self.control.close(reason)
+            if self._endpoint is not None:
+                self._endpoint.close()
+            self._control = self._endpoint = None
 
     @property
     def parameter_count(self) -> int:
@@ -187,12 +189,9 @@ class RemotePipeline(Engine):
         loss = self._run(inputs, step, labels.to(self.device), scale).loss
         self.endpoint.flush()
         for kind, count in self.endpoint.counts.items():
-            payload = count.payload - before[kind].payload
-            if kind in (ACTIVATION_1, ACTIVATION_2):
-                self.traffic.activation_bytes += payload
-            else:
-                self.traffic.gradient_bytes += payload
-            self.traffic.uncompressed_bytes += count.uncompressed - before[kind].uncompressed
+            way = "activation" if kind in (ACTIVATION_1, ACTIVATION_2) else "gradient"
+            sizes = {way: count.payload - before[kind].payload}
+            self.traffic.add(**sizes, uncompressed=count.uncompressed - before[kind].uncompressed)
         return loss
 
     def _run(

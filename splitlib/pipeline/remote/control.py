@@ -23,6 +23,7 @@ from splitlib.pipeline.remote.mailbox import CONTROL, Mailbox
 Message = dict[str, Any]
 BEAT_SECONDS = 1.0
 PATIENCE = 6.0
+_ROUND_TRIPS = 5
 _LENGTH = struct.Struct("<I")
 _MAX_BYTES = 1 << 24
 _CLOSED = "it closed the connection"
@@ -66,10 +67,10 @@ class Control(ABC):
         elif kind != "beat":
             self.mailbox.put(CONTROL, message)
 
-    def clock_offset(self, tries: int = 5) -> float:
+    def clock_offset(self) -> float:
         """Return what to add to the peer's ``perf_counter`` to get ours, by the fastest of a few round trips."""
         best = (float("inf"), 0.0)
-        for _ in range(tries):
+        for _ in range(_ROUND_TRIPS):
             asked = time.perf_counter()
             self.send("ping")
             theirs = self.receive("pong", timeout=PATIENCE)["clock"]

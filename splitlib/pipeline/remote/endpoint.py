@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -130,8 +131,8 @@ class Endpoint:
 
     def _encode(self, frame: Frame, x: Tensor, beside: Sequence[Tensor]) -> None:
         with self.timeline.during(ENCODE, KINDS[frame.kind], frame.micro_batch):
-            encoder = self.channels[frame.kind].at(self._place(frame, beside))
-            frame, message = encode_frame(encoder, x, frame, beside)
+            encode = partial(self.channels[frame.kind].send, place=self._place(frame, beside))
+            frame, message = encode_frame(encode, x, frame, beside)
         queued = time.perf_counter()
         self._sends[frame.kind].put(lambda: self._send(frame, message, queued))
 

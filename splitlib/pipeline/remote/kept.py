@@ -6,12 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from splitlib.checkpoints import read_tensors
+from splitlib.checkpoints import read_tensors, write_tensors
 from splitlib.config import RunConfig
 from splitlib.errors import PeerError
-from splitlib.files import write_atomically
 from splitlib.runtime import checkpoints_dir
 
 _FORMAT = 2
@@ -33,9 +30,13 @@ class KeptSteps:
         return sorted(int(name) for name in names if name.isdigit())
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
-        """Keep ``step`` and the one before it."""
+        """Keep ``step`` and the one before it.
+
+        Raises:
+            WriteError: the disk is full.
+        """
         contents = {"format": _FORMAT, "data": self._data, "step": step, **state}
-        write_atomically(self._path(step), lambda temporary: torch.save(contents, temporary))
+        write_tensors(self._path(step), contents)
         for older in self.steps()[:-_KEPT]:
             self._path(older).unlink(missing_ok=True)
 

@@ -47,13 +47,16 @@ def local_server(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
+        errors="backslashreplace",  # a byte that is no text must not end the reader: the pipe would fill
     )
     try:
         yield Dial(process, secret)
     finally:
         process.terminate()
         process.wait()
+        assert process.stdin is not None
+        process.stdin.close()
 
 
 @contextmanager
@@ -88,10 +91,11 @@ class Dial:
 
     def _read(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.log.append(line.rstrip("\n"))
-            if line.startswith(_LISTENING):
-                self._listening.set()
+        with self.process.stdout as output:
+            for line in output:
+                self.log.append(line.rstrip("\n"))
+                if line.startswith(_LISTENING):
+                    self._listening.set()
         self._listening.set()
 
     def __call__(self) -> Line:

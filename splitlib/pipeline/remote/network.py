@@ -21,7 +21,7 @@ import torch
 
 from splitlib.errors import ConfigError, PeerError, SplitlibError
 from splitlib.pipeline.remote.client import Line
-from splitlib.pipeline.remote.control import PATIENCE, SocketControl
+from splitlib.pipeline.remote.control import SocketControl
 from splitlib.pipeline.remote.door import Door, format_address
 from splitlib.pipeline.remote.handshake import SECRET, greet_server
 from splitlib.pipeline.remote.mailbox import Mailbox
@@ -55,7 +55,7 @@ def parse_address(text: str) -> tuple[str, int]:
     return match[1] or match[2], port
 
 
-def dial(address: tuple[str, int], secret: bytes, *, patience: float = PATIENCE) -> Line:
+def dial(address: tuple[str, int], secret: bytes) -> Line:
     """Connect to a server and prove to each other that both know the secret.
 
     Raises:
@@ -71,13 +71,13 @@ def dial(address: tuple[str, int], secret: bytes, *, patience: float = PATIENCE)
     except (PeerError, OSError) as error:
         connection.close()
         raise PeerError(f"{peer} cannot be used: {error}") from None
-    return _line(connection, peer, patience, rank=1)
+    return _line(connection, peer, rank=1)
 
 
-def _line(connection: socket.socket, peer: str, patience: float, rank: int) -> Line:
+def _line(connection: socket.socket, peer: str, rank: int) -> Line:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     address = connection.getsockname()[0]
-    control = SocketControl(connection, Mailbox(peer), patience)
+    control = SocketControl(connection, Mailbox(peer))
 
     def transport() -> GlooTransport:
         try:
@@ -101,7 +101,6 @@ class Server:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     required: Mapping[str, Any] = field(default_factory=dict)
     """Settings that a client's config must have."""
-    patience: float = PATIENCE
     log: Log = print
     _saying: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
@@ -152,7 +151,7 @@ class Server:
         Gloo ends the process for a message longer than announced, which only who knows the secret can send.
         """
         self.say(f"{client} connected")
-        line = _line(connection, f"the client {client}", self.patience, rank=0)
+        line = _line(connection, f"the client {client}", rank=0)
         control = line.control
         try:
             session = serve(line, hub=self.hub, device=self.device, required=self.required, log=self.say)

@@ -25,15 +25,15 @@ import dataclasses
 import math
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from splitlib.compressors import Payload, decode
 from splitlib.errors import PayloadError
+from splitlib.timeline import TENSORS
 
 MAGIC, VERSION = b"SF", 1
 _FRAME = struct.Struct("<2sBBBxHHxxIQQQI4x")
@@ -42,13 +42,7 @@ _TRAINING = 1
 _WORD = 8
 
 ACTIVATION_1, GRADIENT_1, ACTIVATION_2, GRADIENT_2, ROOM = 1, 2, 3, 4, 9
-KINDS = {
-    ACTIVATION_1: "activation 1",
-    GRADIENT_1: "gradient 1",
-    ACTIVATION_2: "activation 2",
-    GRADIENT_2: "gradient 2",
-    ROOM: "room",
-}
+KINDS = dict(zip((ACTIVATION_1, GRADIENT_1, ACTIVATION_2, GRADIENT_2, ROOM), (*TENSORS, "room"), strict=True))
 FROM_CLIENT, FROM_SERVER = (ACTIVATION_1, GRADIENT_2), (ACTIVATION_2, GRADIENT_1)
 URGENT = (ACTIVATION_2, GRADIENT_2)
 """Cut 2 before cut 1, both ways: a micro-batch that is further on brings work for the other direction sooner."""
@@ -107,18 +101,16 @@ END = Frame(kind=ROOM)
 """Announces that no more comes."""
 
 
-class Encoder(Protocol):
-    """A compressor, or a channel that knows which tensor this is."""
+def encode_frame(
+    encode: Callable[..., Payload], x: Tensor, frame: Frame, beside: Sequence[Tensor] = ()
+) -> tuple[Frame, Tensor]:
+    """Return ``frame`` with its sizes filled in, and the message that carries ``x`` encoded: 1-d uint8 on the CPU.
 
-    def encode(self, x: Tensor, *, room: int = 0) -> Payload:
-        """As :meth:`splitlib.compressors.Compressor.encode`."""
-
-
-def encode_frame(encoder: Encoder, x: Tensor, frame: Frame, beside: Sequence[Tensor] = ()) -> tuple[Frame, Tensor]:
-    """Return ``frame`` with its sizes filled in, and the message that carries ``x`` encoded: 1-d uint8 on the CPU."""
+    ``encode`` is called like :meth:`splitlib.compressors.Compressor.encode`.
+    """
     extra = _pack_beside(beside)
     room = FRAME_BYTES + len(extra)
-    payload = encoder.encode(x, room=room)
+    payload = encode(x, room=room)
     frame = dataclasses.replace(frame, payload_nbytes=payload.nbytes, beside_nbytes=len(extra))
     body = payload.message
     message = body.as_strided((room + body.numel(),), (1,), body.storage_offset() - room).cpu()
