@@ -1,4 +1,4 @@
-"""Bytes of dead-zone quantization at the error of least-error levels, on the real tensors of the first batch of training.
+"""Bytes of dead-zone quantization at the error of least-error levels, on the real tensors of a first batch.
 
 ``python -m benchmarks.deadzone`` prints the table; ``--write`` puts it into benchmarks/README.md. For each tensor and
 each number of bits, the step is the largest whose error is no higher than that of levels of least error. Both write
@@ -28,7 +28,7 @@ SAID = """\
 Bits a value are those of the whole payload; CoLA's padding is among its values. Times are those of dead-zone
 quantization over those of least-error levels, the medians of several calls in turn: below 1 is faster."""
 HEADS = [
-    "| tensor | squared error | least error: bits a value | dead zone: step | bits a value | bytes, over | encode | decode |",
+    "| tensor | squared error | least error: bits a value | dead zone: step | its bits | bytes, over | encode | decode |",
     "|---|---|---|---|---|---|---|---|",
 ]
 
