@@ -28,7 +28,7 @@ SAID = """\
 Bits a value are those of the whole payload; CoLA's padding is among its values. Times are those of dead-zone
 quantization over those of least-error levels, the medians of several calls in turn: below 1 is faster."""
 HEADS = [
-    "| tensor | squared error | least error: bits a value | dead zone: step | its bits | bytes, over | encode | decode |",
+    "| tensor | squared error | least error: bits a value | dead zone: step | bits | bytes, over | encode | decode |",
     "|---|---|---|---|---|---|---|---|",
 ]
 

@@ -240,15 +240,17 @@ def test_the_frontier_shows_spread_verdict_and_name_of_every_row():
     assert first.get_segments()[0].tolist() == [[0.1, -1.5], [0.1, -0.5]] and len(ax.collections) == 4
     (legend,) = drawing.legends
     assert [text.get_text() for text in legend.get_texts()] == [
-        "reported: sort", "within one standard deviation of none", "within it, the training loss is not",
+        "reported: sort", "within one standard deviation of none", "within it by the metric, not by the training loss",
         "more than one standard deviation below", "a run predicts one class or diverged",
         "not known: no spread to judge by", "one standard deviation of none",
     ]  # fmt: skip
-    assert [name.get_text() for name in ax.texts] == ["d, n=2", "c, n=2", "b, n=2", "a, n=4", "once"]
-    colours = [name.get_color() for name in ax.texts]
-    assert len(set(colours)) == 5, "a row that cannot be judged is not drawn as one without loss"
+    assert [name.get_text() for name in ax.texts] == ["d, n=2", "c, n=2", "b, n=2", "a, n=4"]
+    assert len({name.get_color() for name in ax.texts}) == 4
     points = [line for line in ax.lines if len(line.get_xdata()) == 1 and line.get_marker() in "os^XD"][1:]
     assert [point.get_markerfacecolor() == "white" for point in points] == [True, False, False, False, False]
+    assert len({point.get_color() for point in points}) == 5, "what cannot be judged is not drawn as without loss"
+    figures.frontier(alone := Figure().subplots(), told, ours[:1], goal=0.05, spread=1.5)
+    assert [name.get_text() for name in alone.texts] == ["once"]
     figures.frontier(other := Figure().subplots(), told, ours, goal=0.05, spread=float("nan"))
     assert not other.patches
 

@@ -142,3 +142,14 @@ def test_texts_of_a_crowd_cover_neither_points_nor_each_other(ax):
     assert not any(a.overlaps(b) for place, a in enumerate(boxes) for b in boxes[:place])
     assert not any(box.contains(*point) for box in boxes for point in points)
     assert [text.get_color() for text in ax.texts] == [plots.COLOURS[methods.index(m)] for m in crowd["method"][:6]]
+
+
+def test_panels_on_one_scale_show_which_batch_is_longer():
+    with plots.figure("demo", columns=2) as (drawing, axes):
+        for ax, rate in zip(axes, (100, 10), strict=True):
+            found = predict(WORK, chunks=2, link=Link(rate_mbit=rate), schedule="gpipe")
+            plots_timing.gantt(ax, found.spans, kind="predicted")
+        (_, fast), (_, slow) = (ax.get_xlim() for ax in axes)
+        plots_timing.on_one_scale(axes)
+        assert fast < slow and [ax.get_xlim() for ax in axes] == [(0, slow)] * 2
+    plots.plt.close(drawing)

@@ -17,7 +17,7 @@ _LINEAR = 3.0  # points around no loss that are drawn to scale; beyond, a collap
 # What became of a row: colour, marker.
 _VERDICTS = {
     "within one standard deviation of none": (COLOURS[0], "o"),
-    "within it, the training loss is not": (COLOURS[5], "s"),
+    "within it by the metric, not by the training loss": (COLOURS[5], "s"),
     "more than one standard deviation below": (COLOURS[1], "^"),
     "a run predicts one class or diverged": (COLOURS[6], "X"),
     "not known: no spread to judge by": (COLOURS[4], "D"),
@@ -26,7 +26,7 @@ _LABEL_GAP = 0.022  # of the panel's width, between the labels of two rows
 
 
 def frontier(ax: Axes, told: pd.DataFrame, ours: pd.DataFrame, *, goal: float, spread: float) -> None:
-    """Draw changes of a metric by ratio of bytes: published rows in grey, measured ones named above the panel.
+    """Draw changes of a metric by ratio of bytes: published rows in grey, measured ones of several runs named above it.
 
     A measured row of one run is hollow, one of several filled with the standard error of its change.
 
@@ -86,8 +86,12 @@ def _verdict(row: Any) -> str:
 
 
 def _name_above(ax: Axes, ours: pd.DataFrame) -> None:
-    """Write each row's label above the panel, apart from its neighbours', with a line down to its point."""
-    ours = ours.sort_values("ratio")
+    """Write labels above the panel, apart from their neighbours', each with a line down to its point.
+
+    Single runs have none where other rows have several: two dozen could not be told apart.
+    """
+    named = ours[ours["n"] > 1] if (ours["n"] > 1).any() else ours
+    ours = named.sort_values("ratio")
     low, high = ax.get_xlim()
     ax.set_xlim(low, high)  # what is written does not move it
     shares = [math.log(ratio / low) / math.log(high / low) for ratio in ours["ratio"]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -61,6 +61,14 @@ def gantt(ax: Axes, spans: Sequence[Span], *, kind: str) -> None:
     present = {_meaning(span) for span in spans if 1e3 * (span.end - span.start) > _SEEN * (end - begin)}
     keys = [Patch(label=name, **look) for name, look in _LOOKS.items() if name in present]  # type: ignore[arg-type]
     ax.legend(handles=keys, ncols=len(keys), loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=8)
+
+
+def on_one_scale(axes: Iterable[Axes]) -> None:
+    """Give panels of :func:`gantt` the time axis of the longest, so that lengths compare between them."""
+    panels = list(axes)
+    longest = max(ax.get_xlim()[1] for ax in panels)
+    for ax in panels:
+        ax.set_xlim(0, longest)
 
 
 def _lanes(spans: Sequence[Span]) -> list[tuple[str, str]]:
