@@ -202,10 +202,11 @@ def settings_table(configs: Mapping[str, RunConfig]) -> pd.DataFrame:
 def show_comparison(table: pd.DataFrame, digits: int = 2) -> Any:
     """Return the table of :func:`splitlib.comparison.compare` for display.
 
-    Reported and measured values get their spread and n beside them. What all measured rows share (metric, data, model,
-    sizes, hardware) moves into the caption; the rest stays in columns.
+    Reported and measured values get their spread beside them, and then comes the status. What all measured rows share
+    (metric, data, model, hardware, and of the sizes what is common) moves into the caption; the rest stays in columns.
     """
     identity = list(table.columns[: table.columns.get_loc("metric")])
+    common, table = _common_sizes(table)
     context = [name for name in ("metric", "data_label", "model", "size_text", "hardware") if name in table]
     shared = [name for name in context if table[name].nunique() <= 1]
     shown = table[identity].copy()
@@ -215,11 +216,23 @@ def show_comparison(table: pd.DataFrame, digits: int = 2) -> Any:
     shown["source"] = table["source"]
     measured = zip(table["measured"], table["measured_sd"], strict=True)
     shown["measured"] = [_with_spread(*row, digits) for row in measured]
-    for name in ("n", "difference", *(name for name in context if name not in shared), "collapsed", "status"):
+    known = ["collapsed"] if table["collapsed"].notna().any() else []
+    for name in ("status", "n", "difference", *(name for name in context if name not in shared), *known):
         shown[name] = table[name]
-    caption = "; ".join(str(table[name].dropna().iloc[0]) for name in shared if table[name].notna().any())
+    told = [str(table[name].dropna().iloc[0]) for name in shared if table[name].notna().any()]
+    caption = "; ".join([*told, *common])
     shown = shown.rename(columns={"size_text": "size"})
     return shown.style.format(precision=digits, na_rep="–").hide(axis="index").set_caption(caption)
+
+
+def _common_sizes(table: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
+    """Return what the sizes of all measured rows have in common, where they differ, and the table without it."""
+    if "size_text" not in table or table["size_text"].nunique() <= 1:
+        return [], table
+    parts = table["size_text"].dropna().str.split(", ")
+    common = [part for part in parts.iloc[0] if all(part in each for each in parts)]
+    left = parts.map(lambda each: ", ".join(part for part in each if part not in common))
+    return [", ".join(common)] if common else [], table.assign(size_text=left.reindex(table.index))
 
 
 def _with_spread(value: float, spread: float, digits: int) -> str:

@@ -221,6 +221,19 @@ def test_a_comparison_shows_spread_n_and_status_and_names_what_all_rows_share():
     assert measured["data_label"][0] in caption and measured["hardware"][0] in caption
 
 
+def test_a_comparison_shows_only_the_sizes_that_differ():
+    table = pd.DataFrame({
+        "row": ["a", "b", "c"], "metric": "accuracy", "reported": [60.0, 61.0, 62.0], "reported_sd": float("nan"),
+        "source": "001", "measured": [50.0, 51.0, float("nan")], "measured_sd": float("nan"), "n": [1, 1, 0],
+        "difference": [-10.0, -10.0, float("nan")], "size_text": ["64 px, batch 64", "64 px, batch 64 in 4", None],
+        "collapsed": float("nan"), "status": ["differs", "differs", "not run"],
+    })  # fmt: skip
+    shown = notebook.show_comparison(table)
+    assert shown.data["size"].tolist()[:2] == ["batch 64", "batch 64 in 4"] and shown.caption == "accuracy; 64 px"
+    columns = list(shown.data.columns)
+    assert columns.index("status") == columns.index("measured") + 1 and "collapsed" not in columns
+
+
 def test_shares_fill_the_whole_bar():
     shares = pd.DataFrame({"head": [0.2, 0.1], "body": [0.5, 0.6], "tail": [0.3, 0.3]}, index=["a", "b"])
     with plots.figure("title") as (_, axes):
