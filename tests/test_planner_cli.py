@@ -35,6 +35,21 @@ def test_plan_prints_ranking_assumptions_and_command(capsys, tmp_path):
     assert again.count("uniform:bits=4") + again.count("none ") >= 2
 
 
+def test_large_errors_are_marked_and_not_recommended(capsys):
+    small = ["--task", "cifar10", "--model", "mobilenet_v2_tiny", "--image-size", "32", "--link", "0.1Mbit"]
+    few = ["--cuts", "first_last", "--chunks", "1", "--top", "1", "--compressors", "uniform:bits=1"]
+    assert cli.main([*PLAN, *small, *few, "uniform:bits=8"]) == 0
+    shown = capsys.readouterr().out
+    assert " !" in shown and "warning: ! errors above 0.1" in shown
+    assert "the best, after" in shown and shown.splitlines()[-1].endswith("--bits 8")
+    assert cli.main([*PLAN, *small, *few]) == 0
+    shown = capsys.readouterr().out
+    assert "warning: no choice has an error up to 0.1" in shown and "the least error, after" in shown
+    assert cli.main([*PLAN, *small, *few, "uniform:bits=8", "--max-error", "inf"]) == 0
+    shown = capsys.readouterr().out
+    assert "warning" not in shown and shown.splitlines()[-1].endswith("--bits 1")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
