@@ -72,6 +72,13 @@ def test_mistakes_are_one_line_and_write_nothing(arguments, words, capsys, tmp_p
     assert not (tmp_path / "results").exists()
 
 
+def test_nothing_is_measured_that_could_not_be_kept(capsys, monkeypatch):
+    monkeypatch.setenv("SPLITLIB_RESULTS", "/proc/nowhere")  # refused to every user
+    assert cli.main([*PLAN, *FEW]) == 2
+    shown = capsys.readouterr()
+    assert "cannot write /proc/nowhere" in shown.err and "planner:" not in shown.out
+
+
 def test_a_schedule_can_be_planned_for(capsys):
     """It is one of client and server, and was read as one of a single process."""
     one = ["--task", "cola", "--cuts", "condition_1", "--compressors", "none", "--chunks", "2", "--schedule", "1f1b"]
