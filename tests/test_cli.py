@@ -147,7 +147,7 @@ def test_insert_parameters_reach_the_config():
     [
         (["--task", "mnist"], ["mnist"]),
         (["--epochs", "many"], ["--epochs", "many"]),
-        (["--compresor", "sort"], ["--compresor"]),
+        (["--compresor", "sort"], ["--compresor sort; did you mean --compressor?", "see splitlib run --help"]),
         (["--task", "cifar10", "--partition", "condition_1"], ["condition_1", "first_last"]),
         (["--batch-size", "2", "--chunks", "4"], ["batch_size 2", "chunks 4"]),
         (["--batch-size", "0"], ["batch_size must be at least 1, not 0"]),
