@@ -4,7 +4,8 @@
     python run_all.py --list                         # notebooks, their questions and parameters
     python run_all.py --only 01 --profile real --hub path/to/mirror --param seeds=3
 
-The executed notebooks, their HTML pages and index.html go to runs/<date_time>/; runs/latest leads to the newest.
+The executed notebooks, their HTML pages and index.html go to runs/<date_time>/; runs/latest leads to the newest
+in which a notebook finished.
 """
 
 from __future__ import annotations
@@ -21,16 +22,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from splitlib.data import resolve_hub
-from splitlib.errors import ConfigError, SplitlibError
-from splitlib.profiles import PROFILES, get_profile
-from splitlib.tally import RECORDED
-from splitlib.workbook.console import INDENT, Console
-from splitlib.workbook.execution import STATUSES, Outcome, run_study
-from splitlib.workbook.findings import findings_folder, write_findings
-from splitlib.workbook.gallery import PAGE, figures_folder, write_gallery
-from splitlib.workbook.page import point_latest, write_index
-from splitlib.workbook.studies import STANDARD_PARAMETERS, StudyNotebook, assign, read_studies, select
+from splitlib.importing import ending_at_once
+
+with ending_at_once("run_all.py"):
+    from splitlib.data import resolve_hub
+    from splitlib.errors import ConfigError, SplitlibError
+    from splitlib.profiles import PROFILES, get_profile
+    from splitlib.tally import RECORDED
+    from splitlib.workbook.console import INDENT, Console
+    from splitlib.workbook.execution import STATUSES, Outcome, run_study
+    from splitlib.workbook.findings import findings_folder, write_findings
+    from splitlib.workbook.gallery import PAGE, figures_folder, write_gallery
+    from splitlib.workbook.page import point_latest, write_index
+    from splitlib.workbook.studies import STANDARD_PARAMETERS, StudyNotebook, assign, read_studies, select
 
 ROOT = Path(__file__).resolve().parent
 INTERRUPTED = 130  # what a shell reports after Ctrl-C
@@ -49,7 +53,9 @@ def _parser() -> _Parser:
     )
     profiles = "; ".join(f"{profile.name}: {profile.summary}" for profile in PROFILES.values())
     parser.add_argument("--profile", choices=PROFILES, default="quick", help=profiles)
-    parser.add_argument("--only", nargs="+", metavar="NN", help="numbers of the notebooks to run (default: all)")
+    parser.add_argument(
+        "--only", nargs="+", metavar="NN", help="numbers or names of the notebooks to run (default: all)"
+    )
     parser.add_argument("--data", choices=("embedded", "real"), help="which data (default: the profile's)")
     parser.add_argument("--hub", type=Path, metavar="PATH", help="a local mirror of the hub (default: $SPLITLIB_HUB)")
     parser.add_argument(
@@ -209,7 +215,8 @@ def _write_findings(args: argparse.Namespace, outcomes: Sequence[Outcome], run_d
 def _finish(outcomes: Sequence[Outcome], run_dir: Path, **header: str) -> list[str]:
     """Write the index page and return the last lines to print."""
     index = write_index(run_dir, outcomes, **header)
-    point_latest(run_dir)
+    if any(outcome.status == "done" for outcome in outcomes):
+        point_latest(run_dir)
     lines = []
     for status in STATUSES:
         names = [outcome.study.name for outcome in outcomes if outcome.status == status]
@@ -221,4 +228,8 @@ def _finish(outcomes: Sequence[Outcome], run_dir: Path, **header: str) -> list[s
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:  # before the first notebook
+        print("\nrun_all.py: stopped", file=sys.stderr)
+        sys.exit(INTERRUPTED)

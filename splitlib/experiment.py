@@ -28,7 +28,7 @@ from splitlib.pipeline.remote.network import dial, parse_address
 from splitlib.pipeline.remote.simulated import SimulatedServer
 from splitlib.progress import Progress
 from splitlib.results import RunRecord
-from splitlib.runtime import checkpoints_dir, pick_devices, provenance, results_dir
+from splitlib.runtime import checkpoints_dir, pick_device, pick_devices, provenance, results_dir
 from splitlib.tally import check_may_measure, note_record
 from splitlib.training import Trainer
 
@@ -74,6 +74,8 @@ def run(
     if workers < 0:
         raise ConfigError(f"workers must be at least 0, not {workers}")
     _check_link(config, link)
+    for name in device.split(","):
+        pick_device(name.strip())
     path = results.record_path(config)
     if path.exists() and not fresh:
         record = results.read_record(path)

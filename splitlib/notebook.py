@@ -108,13 +108,13 @@ class Study:
         """Show a figure and keep it as ``figures/<number>_<name>.png`` and ``.svg``.
 
         On embedded data ``_embedded`` joins the name. Under ``run_all.py`` a copy goes to the run's folder; the smoke
-        profile keeps nothing but that copy. ``data`` is ``embedded`` or ``real`` where a figure does not show the
-        study's own data, and ``none`` where no dataset went into it.
+        profile, and a first look at fewer ``samples``, keep nothing but that copy. ``data`` is ``embedded`` or ``real``
+        where a figure does not show the study's own data, and ``none`` where no dataset went into it.
         """
         data = data or self.data
         suffix = "_embedded" if data == "embedded" else ""
         file = f"{self.name.split('_')[0]}_{name}{suffix}.png"
-        kept = None if self.profile.name == "smoke" else figures_dir() / file
+        kept = None if self.profile.name == "smoke" or self.samples else figures_dir() / file
         run_dir = os.environ.get(RUN_DIR)
         copy = Path(run_dir, "figures", file) if run_dir else None
         for path in (kept, copy):
@@ -146,6 +146,21 @@ def chosen(names: str, known: Iterable[str], what: str) -> list[str]:
         if name not in each:
             raise ConfigError(f"unknown {what} {name!r}; choose from {', '.join(each)}")
     return [name for name in each if not wanted or name in wanted]
+
+
+def whole_numbers(text: str, name: str) -> list[int]:
+    """Return the numbers of a parameter that lists some, separated by commas.
+
+    >>> whole_numbers("4, 8", "widths")
+    [4, 8]
+
+    Raises:
+        ConfigError: one is none.
+    """
+    try:
+        return [int(word) for word in text.split(",") if word.strip()]
+    except ValueError:
+        raise ConfigError(f"parameter {name!r} takes whole numbers such as 4,8, not {text!r}") from None
 
 
 def start(

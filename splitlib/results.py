@@ -7,6 +7,8 @@ alone, so every one of them can be redrawn without training.
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,13 +17,14 @@ from typing import Any
 import pandas as pd
 
 from splitlib.config import RunConfig, size_text
-from splitlib.errors import RecordError
+from splitlib.errors import ConfigError, RecordError
 from splitlib.files import file_stem, write_text
 from splitlib.runtime import either, results_dir
 from splitlib.training import EpochResult
 
 TIMING_PREFIX = "timing-"
 """What the names of :mod:`splitlib.measuring.records`' files start with."""
+_RECORD_NAME = re.compile(r".*-[0-9a-f]{12}\.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,9 +161,25 @@ def save_record(record: RunRecord) -> Path:
 
 
 def all_records() -> list[RunRecord]:
-    """Return every run's record, ordered by file name; timings lie in the same folder and are none."""
-    paths = sorted(results_dir().glob("*.json"))
-    return [read_record(path) for path in paths if not path.name.startswith(TIMING_PREFIX)]
+    """Return every run's record, ordered by file name; timings and others' files in the same folder are none."""
+    return [read_record(path) for path in record_paths()]
+
+
+def record_paths() -> list[Path]:
+    """Return where every run's record lies, ordered by file name; a file that is named otherwise is none.
+
+    Raises:
+        ConfigError: the folder cannot be read.
+    """
+    folder = results_dir()
+    try:
+        names = sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        remedy = "name another with $SPLITLIB_RESULTS"
+        raise ConfigError(f"cannot read the folder {folder}: {error.strerror}; {remedy}") from error
+    return [folder / name for name in names if _RECORD_NAME.fullmatch(name) and not name.startswith(TIMING_PREFIX)]
 
 
 def to_frame(records: Iterable[RunRecord]) -> pd.DataFrame:

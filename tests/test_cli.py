@@ -10,11 +10,12 @@ import pytest
 
 from splitlib import cli, experiment
 from splitlib.compressors import COMPRESSORS
-from splitlib.config import setting_fields
+from splitlib.config import RunConfig, setting_fields, size_text
 from splitlib.models.inserted import INSERTS
 from splitlib.options import option_help
-from splitlib.results import all_records, read_record
-from tests.support import refused_in_one_line
+from splitlib.results import all_records, read_record, save_record
+from splitlib.runtime import results_dir
+from tests.support import record, refused_in_one_line
 
 SMOKE = ["run", "--profile", "smoke"]
 
@@ -36,23 +37,44 @@ def config_of(*arguments: str):
 )
 def test_one_run_one_record(task, settings, capsys):
     assert cli.main([*SMOKE, "--task", task, *settings]) == 0
-    (record,) = all_records()
+    (made,) = all_records()
     shown = capsys.readouterr().out
-    assert record.config.task == task and record.config.compressor == settings[1]
-    assert record.compression_ratio < 0.4
-    assert record.config.key in shown and record.data_label in shown and "samples/s" in shown
-    stamp = record.created
+    assert made.config.task == task and made.config.compressor == settings[1]
+    assert made.compression_ratio < 0.4
+    assert made.config.key in shown and made.data_label in shown and "samples/s" in shown and "found" not in shown
+    stamp = made.created
     assert cli.main([*SMOKE, "--task", task, *settings]) == 0
     assert all_records()[0].created == stamp
 
 
 def test_records_lists_what_there_is(capsys):
     assert cli.main(["records"]) == 0
-    assert "no records yet" in capsys.readouterr().out
-    cli.main(["run", "--profile", "smoke", "--task", "rte"])
-    capsys.readouterr()
+    assert capsys.readouterr().out == f"no records in {results_dir()}\n"
+    kept = record(config=RunConfig(task="rte", compressor="sort", compressor_options={"level_bits": 6}))
+    save_record(kept)
     assert cli.main(["records"]) == 0
-    assert "rte" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    for words in (kept.config.key, "rte", "sort (level_bits 6)", size_text(kept.config), "0.2500", "50.00", "40.00"):
+        assert words in shown
+
+
+def test_records_lists_the_others_when_one_is_damaged(capsys):
+    save_record(record())
+    damaged = save_record(record(config=RunConfig(task="cola", seed=1)))
+    damaged.write_text("{")
+    (damaged.parent / "settings.json").write_text("{}")
+    assert cli.main(["records"]) == 0
+    shown = capsys.readouterr()
+    assert "no records" not in shown.out and len(shown.out.splitlines()) == 2
+    assert shown.err.startswith(f"splitlib: warning: {damaged} is not a readable record") and shown.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_is_checked_also_where_there_is_a_record(device, capsys):
+    save_record(record(config=config_of("--profile", "smoke")))
+    refused_in_one_line([*SMOKE, "--device", device], [device], capsys)
+    assert cli.main(SMOKE) == 0
+    assert "found: --fresh trains again" in capsys.readouterr().out
 
 
 def test_settings_win_over_profile_and_document():
@@ -125,7 +147,7 @@ def test_insert_parameters_reach_the_config():
     [
         (["--task", "mnist"], ["mnist"]),
         (["--epochs", "many"], ["--epochs", "many"]),
-        (["--compresor", "sort"], ["--compresor"]),
+        (["--compresor", "sort"], ["--compresor sort; did you mean --compressor?", "see splitlib run --help"]),
         (["--task", "cifar10", "--partition", "condition_1"], ["condition_1", "first_last"]),
         (["--batch-size", "2", "--chunks", "4"], ["batch_size 2", "chunks 4"]),
         (["--batch-size", "0"], ["batch_size must be at least 1, not 0"]),

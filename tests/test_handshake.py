@@ -385,6 +385,8 @@ def test_a_run_over_ipv6():
 def test_other_machines_need_a_secret():
     with pytest.raises(ConfigError, match=r"listening on 0\.0\.0\.0 needs a shared secret"):
         Server(bind="0.0.0.0", port=0, log=lambda line: None).run()
+    with pytest.raises(ConfigError, match=r"listening on 0\.0\.0\.0 needs a secret of at least 16 characters"):
+        Server(bind="0.0.0.0", port=0, secret=b"word", log=lambda line: None).run()
 
 
 def test_a_taken_port_is_one_line():

@@ -6,6 +6,7 @@ from pathlib import Path
 import splitlib
 
 ORDER = [
+    "importing",
     "version",
     "errors",
     "files",
@@ -64,6 +65,10 @@ def imported_parts(path: Path) -> set[str]:
             assert node.level == 0, f"{path.name}: relative imports hide the order"
             modules += [f"{node.module}.{alias.name}" for alias in node.names]
     return {[*module.split("."), ""][1] for module in modules if module.split(".")[0] == "splitlib"}
+
+
+def test_the_public_names_are_listed():
+    assert dir(splitlib) == sorted(splitlib.__all__)
 
 
 def test_every_part_has_its_place():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from splitlib.errors import RecordError
+from splitlib.errors import RecordError, WriteError
 from splitlib.measuring.kept import kept_times, read_kept
 from splitlib.measuring.records import timing_path
 from splitlib.runtime import environment
@@ -49,6 +49,12 @@ def test_only_records_means_that_nothing_is_measured(monkeypatch):
     monkeypatch.setenv(RECORDED, "1")
     with pytest.raises(RecordError, match=r"the time of codecs, cola .* has no record, and --recorded trains and"):
         timing(1.5)
+
+
+def test_nothing_is_measured_that_could_not_be_kept(monkeypatch):
+    monkeypatch.setenv("SPLITLIB_RESULTS", "/proc/nowhere")  # refused to every user
+    with pytest.raises(WriteError, match=r"/proc/nowhere: .*; name another folder with \$SPLITLIB_RESULTS"):
+        kept_times("codecs", OF, TINY, lambda: pytest.fail("measured"), repeats=2)
 
 
 def test_a_damaged_record_is_one_clear_line():

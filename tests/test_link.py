@@ -16,6 +16,8 @@ from splitlib.pipeline.remote.link import Link, Pace
         ("50Mbit", "10ms", Link(rate_mbit=50, latency_ms=10)),
         ("1 gbit/s", "", Link(rate_mbit=1000)),
         ("500kbit", "0ms", Link(rate_mbit=0.5)),
+        ("50Mbps", "0", Link(rate_mbit=50)),
+        ("1 GBPS", "0.0", Link(rate_mbit=1000)),
         ("", "1.5s", Link(latency_ms=1500)),
         ("", "", Link()),
     ],
@@ -24,16 +26,24 @@ def test_rates_and_times_are_read(rate, latency, link):
     assert Link.parse(rate, latency) == link
 
 
-@pytest.mark.parametrize("rate", ["50", "Mbit", "50MB", "fast", "-5Mbit", "0Mbit", "1.2.3Mbit"])
+@pytest.mark.parametrize("rate", ["50", "Mbit", "50MB", "50MBps", "fast", "1.2.3Mbit", "0"])
 def test_a_wrong_rate_names_the_value_and_an_example(rate):
     with pytest.raises(ConfigError, match=f"link '{rate}' is none; .*such as 50Mbit"):
         Link.parse(rate)
 
 
-@pytest.mark.parametrize("latency", ["10", "ms", "-1ms", "1.2.3ms", ".ms", "9" * 400 + "s"])
+@pytest.mark.parametrize("latency", ["10", "ms", "1.2.3ms", ".ms", "9" * 400 + "s"])
 def test_a_wrong_latency_names_the_value_and_an_example(latency):
     with pytest.raises(ConfigError, match=rf"latency '{latency}' is none; .*such as 10ms"):
         Link.parse("", latency)
+
+
+def test_a_number_that_is_too_small_is_named_as_such():
+    for rate in ("0Mbit", "-5Mbit"):
+        with pytest.raises(ConfigError, match=f"link '{rate}' is not above 0; write such as 50Mbit"):
+            Link.parse(rate)
+    with pytest.raises(ConfigError, match="latency '-1ms' is below 0; write such as 10ms"):
+        Link.parse("", "-1ms")
 
 
 @pytest.mark.parametrize("values", [{"rate_mbit": -1}, {"latency_ms": float("nan")}, {"rate_mbit": "5"}])

@@ -111,6 +111,18 @@ def test_smoke_keeps_figures_only_in_the_run_folder(tmp_path, monkeypatch):
     assert (tmp_path / "run" / "figures" / "01_curves_embedded.png").exists()
 
 
+def test_a_first_look_keeps_figures_only_in_the_run_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv(RUN_DIR, str(tmp_path / "run"))
+    assert saved(study_of("quick", samples=96)) == []
+    assert (tmp_path / "run" / "figures" / "01_curves_embedded.png").exists()
+
+
+def test_a_list_of_numbers_names_what_is_none():
+    assert notebook.whole_numbers("", "widths") == []
+    with pytest.raises(ConfigError, match="parameter 'widths' takes whole numbers such as 4,8, not '4,a'"):
+        notebook.whole_numbers("4,a", "widths")
+
+
 def test_a_study_runs_its_rows_and_tells_the_workbook(tmp_path, monkeypatch):
     (tmp_path / "run").mkdir()
     monkeypatch.setenv(RUN_DIR, str(tmp_path / "run"))

@@ -142,6 +142,17 @@ def test_limits_leave_choices_out_or_say_what_would_do(ask):
         ask(compressors=["uniform:bits=4"], max_error=0.001)
 
 
+def test_what_may_collapse_is_shown_but_not_called_best(tmp_path, monkeypatch):
+    """The fastest has an error of 0.2: many of its kind are, and none may hide the others."""
+    monkeypatch.setitem(SPECS, "uniform:bits=4", (0.125, 0.0, 0.2))
+    save_costs(costs_by_hand(BASE), path := tmp_path / "costs.json")
+    options = {"link": Link(rate_mbit=0.01), "chunks": [1, 2], "measured": path, "keep": 2}
+    found = plan(BASE, compressors=list(SPECS), **options)
+    assert found.choices[0].compressor == "uniform:bits=4" and found.best.compressor == "cast"
+    assert plan(BASE, compressors=list(SPECS), max_error=math.inf, **options).best == found.choices[0]
+    assert plan(BASE, compressors=["uniform:bits=4"], **options).best.error > found.max_error, "there is no other"
+
+
 def test_a_faster_server_takes_less(ask):
     options = {"cuts": ["condition_1"], "compressors": ["none"], "chunks": [2]}
     (plain,), (fast,) = ask(**options).choices, ask(**options, server_speed=10.0).choices

@@ -35,6 +35,21 @@ def test_plan_prints_ranking_assumptions_and_command(capsys, tmp_path):
     assert again.count("uniform:bits=4") + again.count("none ") >= 2
 
 
+def test_large_errors_are_marked_and_not_recommended(capsys):
+    small = ["--task", "cifar10", "--model", "mobilenet_v2_tiny", "--image-size", "32", "--link", "0.1Mbit"]
+    few = ["--cuts", "first_last", "--chunks", "1", "--top", "1", "--compressors", "uniform:bits=1"]
+    assert cli.main([*PLAN, *small, *few, "uniform:bits=8"]) == 0
+    shown = capsys.readouterr().out
+    assert " !" in shown and "warning: ! errors above 0.1" in shown
+    assert "the best, after" in shown and shown.splitlines()[-1].endswith("--bits 8")
+    assert cli.main([*PLAN, *small, *few]) == 0
+    shown = capsys.readouterr().out
+    assert "warning: no choice has an error up to 0.1" in shown and "the least error, after" in shown
+    assert cli.main([*PLAN, *small, *few, "uniform:bits=8", "--max-error", "inf"]) == 0
+    shown = capsys.readouterr().out
+    assert "warning" not in shown and shown.splitlines()[-1].endswith("--bits 1")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -55,6 +70,13 @@ def test_plan_prints_ranking_assumptions_and_command(capsys, tmp_path):
 def test_mistakes_are_one_line_and_write_nothing(arguments, words, capsys, tmp_path):
     refused_in_one_line([*PLAN, *arguments], words, capsys)
     assert not (tmp_path / "results").exists()
+
+
+def test_nothing_is_measured_that_could_not_be_kept(capsys, monkeypatch):
+    monkeypatch.setenv("SPLITLIB_RESULTS", "/proc/nowhere")  # refused to every user
+    assert cli.main([*PLAN, *FEW]) == 2
+    shown = capsys.readouterr()
+    assert "cannot write /proc/nowhere" in shown.err and "planner:" not in shown.out
 
 
 def test_a_schedule_can_be_planned_for(capsys):

@@ -19,11 +19,12 @@ from splitlib.compressors import COMPRESSORS, decode, make_compressor
 from splitlib.config import RunConfig
 from splitlib.errors import ConfigError
 from splitlib.planner.candidates import parse_compressor
+from splitlib.planner.choices import TOLERABLE_ERROR
 from splitlib.playground import outlook
 from splitlib.playground.bench import PROBES, Bench, Codec, plain_config, rank_note
 from splitlib.playground.choice import Choice, read_words, words
 from splitlib.playground.copying import client_command, papermill_parameters, plan_command, train_command
-from splitlib.playground.lab import STALE, TOLERABLE_ERROR, Playground
+from splitlib.playground.lab import STALE, Playground
 from splitlib.playground.levels import edges_and_levels
 from splitlib.playground.scene import Scene
 from splitlib.plots import playground as figures

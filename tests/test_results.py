@@ -5,7 +5,7 @@ import json
 import pytest
 
 from splitlib.config import RunConfig
-from splitlib.errors import RecordError
+from splitlib.errors import ConfigError, RecordError
 from splitlib.results import (
     RunRecord,
     all_records,
@@ -60,6 +60,17 @@ def test_frames_have_a_row_for_each_record():
 def test_missing_record_is_none():
     assert load_record(RunConfig(task="rte")) is None
     assert all_records() == []
+
+
+def test_an_unreadable_folder_is_an_error_with_a_remedy(monkeypatch):
+    """A user who may read everything is refused nothing by the system: it is asked to."""
+
+    def refuse(_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.listdir", refuse)
+    with pytest.raises(ConfigError, match=r"cannot read the folder .*: Permission denied; .*SPLITLIB_RESULTS"):
+        all_records()
 
 
 @pytest.mark.parametrize(

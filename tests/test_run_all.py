@@ -26,7 +26,7 @@ from splitlib.workbook.console import Console
 from splitlib.workbook.engine import kernel_environment, nearest_heading
 from splitlib.workbook.execution import _images
 from splitlib.workbook.page import point_latest
-from splitlib.workbook.studies import read_studies
+from splitlib.workbook.studies import read_studies, select
 
 ROOT = Path(run_all.__file__).parent
 STANDARD = """\
@@ -221,10 +221,15 @@ def test_list_shows_questions_and_parameters(tmp_path: Path) -> None:
         (["--prof", "quick"], "unrecognized arguments"),
         (["--data", "fake"], "invalid choice: 'fake'"),
         (["--hub", "nowhere"], "no hub mirror at nowhere; set --hub or SPLITLIB_HUB"),
-        (["--param", "epoch=2"], "no selected notebook has a parameter 'epoch'; 01_a has epochs, fast; 02_b has none"),
+        (
+            ["--param", "epoch=2"],
+            "no selected notebook has a parameter 'epoch'; 01_a has epochs, fast, seeds; 02_b has none",
+        ),
         (["--only", "02", "--param", "epochs=2"], "no selected notebook has a parameter 'epochs'; 02_b has none"),
         (["--param", "epochs=abc"], "parameter 'epochs' is of type int (default 2), not 'abc'"),
         (["--param", "epochs=2.5"], "parameter 'epochs' is of type int (default 2), not '2.5'"),
+        (["--param", "seeds=-1"], "parameter 'seeds' must be at least 0, not -1"),
+        (["--only", ","], "there is no notebook ''; choose from 01, 02"),
         (["--param", "fast=1"], "parameter 'fast' is of type bool (default False), not '1'"),
         (["--param", "epochs"], "--param takes name=value, not 'epochs'"),
         (["--param", "epochs=1", "--param", "epochs=2"], "--param epochs is given twice"),
@@ -234,7 +239,7 @@ def test_list_shows_questions_and_parameters(tmp_path: Path) -> None:
 def test_wrong_input_is_one_line_and_starts_nothing(
     options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_notebook(tmp_path, "01_a", parameters="epochs: int = 2  # n\nfast: bool = False  # y\n")
+    write_notebook(tmp_path, "01_a", parameters="epochs: int = 2  # n\nfast: bool = False  # y\nseeds: int = 0  # n\n")
     write_notebook(tmp_path, "02_b")
     with pytest.raises(SystemExit) as stopped:
         run(tmp_path, *options)
@@ -341,11 +346,32 @@ def test_interrupt_lets_the_cell_save_and_says_how_to_go_on(tmp_path: Path) -> N
     assert "interrupted: 01_long\nnot run: 02_next\n" in output
     assert "--only 01 02\n" in output
     assert "Traceback" not in output
-    latest = tmp_path / "runs" / "latest"
-    assert (latest / "state").read_text() == "saved"
-    assert "interrupted" in (latest / "index.html").read_text()
+    (stopped,) = (tmp_path / "runs").iterdir()
+    assert stopped.name != "latest", "none is finished"
+    assert (stopped / "state").read_text() == "saved"
+    assert "interrupted" in (stopped / "index.html").read_text()
     with pytest.raises(ProcessLookupError):
         os.kill(kernel, 0)
+
+
+def test_ctrl_c_while_importing_is_one_line(interruptible: None) -> None:
+    command, said = [sys.executable, "-X", "importtime", "run_all.py", "--list"], []
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if not line.startswith("import time:"):
+                said.append(line)
+            elif line.split()[-1] == "splitlib.errors":
+                process.send_signal(signal.SIGINT)
+    assert process.returncode == 130
+    assert "".join(said) == "\nrun_all.py: stopped\n"
+
+
+def test_notebooks_are_chosen_by_number_or_name(tmp_path: Path) -> None:
+    for name in ("07_a", "08_b", "09_c"):
+        write_notebook(tmp_path, name)
+    for asked in (["07,08"], ["7,", "08"], ["07_a", "08_b"], ["08_b,7"]):
+        assert [study.name for study in select(read_studies(tmp_path), asked)] == ["07_a", "08_b"]
 
 
 def test_terminal_has_one_line_that_updates() -> None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import pandas as pd
 import torch
 
 from splitlib import experiment
@@ -18,7 +20,8 @@ from splitlib.cli.gpu import GPU_DESCRIPTION, GPU_EXAMPLES, add_gpu_options, run
 from splitlib.cli.headline import HEADLINE_DESCRIPTION, HEADLINE_EXAMPLES, add_headline_options, run_headline
 from splitlib.cli.plan import PLAN_DESCRIPTION, PLAN_EXAMPLES, add_plan_options, run_plan
 from splitlib.cli.settings import add_hub, add_link, add_profile, add_settings, config_from_options, given_settings
-from splitlib.errors import SplitlibError
+from splitlib.config import cut_text, run_title
+from splitlib.errors import RecordError, SplitlibError
 from splitlib.pipeline.data_parallel import follows
 from splitlib.pipeline.remote.client import Line
 from splitlib.pipeline.remote.handshake import SECRET, read_secret
@@ -30,8 +33,8 @@ from splitlib.pipeline.remote.launch import (
 )
 from splitlib.pipeline.remote.link import Link
 from splitlib.pipeline.remote.network import DEFAULT_PORT, Server, dial, parse_address
-from splitlib.results import RunRecord, all_records, record_path, to_frame
-from splitlib.runtime import pick_device
+from splitlib.results import RunRecord, read_record, record_path, record_paths
+from splitlib.runtime import pick_device, results_dir
 
 RUN_DESCRIPTION = """\
 Train one config and keep one record; asking again returns the record.
@@ -77,11 +80,20 @@ PAIR_EXAMPLES = """\
 examples:
   torchrun --nproc-per-node 2 -m splitlib pair --task cola --compressor sort
 """
-RECORD_COLUMNS = ["task", "data", "model", "partition", "compressor", "seed", "metric", "best_percent", "last_percent"]
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
+    """An argument parser whose errors are one line, and name the command whose help says more."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Refuse what is unknown here: left to the parser above, it would be of no command."""
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:
+            option = rest[0].partition("=")[0]
+            near = get_close_matches(option, self._option_string_actions, n=1) if option.startswith("-") else []
+            meant = f"; did you mean {near[0]}?" if near else ""
+            self.error(f"unrecognized arguments: {' '.join(rest)}{meant}")
+        return found, rest
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
@@ -186,8 +198,10 @@ def _add_secret(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace, dial: Callable[[], Line] | None = None) -> None:
+    config = config_from_options(options)
+    found = not options.fresh and record_path(config).exists()
     record = experiment.run(
-        config_from_options(options),
+        config,
         hub=options.hub,
         device=options.device,
         fresh=options.fresh,
@@ -196,7 +210,7 @@ def _run(options: argparse.Namespace, dial: Callable[[], Line] | None = None) ->
         link=None if dial is None else Link.parse(options.link, options.latency),
     )
     if record.config.engine != "data_parallel" or not follows():
-        print(_summary(record))
+        print(_summary(record, found))
 
 
 def _client(options: argparse.Namespace) -> None:
@@ -227,21 +241,19 @@ def _pair(options: argparse.Namespace) -> None:
         _run(options, lambda: dial_under_torchrun(meet))
 
 
-def _summary(record: RunRecord) -> str:
+def _summary(record: RunRecord, found: bool) -> str:
     row = record.row()
     ratio = f"{record.compression_ratio:.4f} of the uncompressed bytes" if record.uncompressed_bytes else "no cut"
     flags = [word for word in ("collapsed to one class", "diverged") if row[word.split()[0]]]
     best = f"{row['best_percent']:.2f} % at best (epoch {row['best_epoch']})"
-    config = record.config
-    inserted = [] if config.insert == "none" else [config.insert]
-    shown = [str(config.model), str(config.partition), *inserted, config.compressor]
     lines = {
         "data": record.data_label,
-        "config": f"{record.config.key}: {', '.join(shown)}",
+        "config": f"{record.config.key}: {run_title(record.config)}",
+        "size": row["size_text"],
         record.metric: f"{best}, {row['last_percent']:.2f} % last",
         "wire": ratio,
         "speed": f"{row['samples_per_second']:.1f} samples/s on {row['hardware']}",
-        "made": record.created,
+        "made": record.created + (", found: --fresh trains again" if found else ""),
         "record": str(record_path(record.config)),
     }
     text = "\n".join(f"{name:10} {value}" for name, value in lines.items())
@@ -249,5 +261,30 @@ def _summary(record: RunRecord) -> str:
 
 
 def _records(options: argparse.Namespace) -> None:
-    records = all_records()
-    print(to_frame(records)[RECORD_COLUMNS].to_string(index=False) if records else "no records yet")
+    rows = []
+    for path in record_paths():
+        try:
+            rows.append(_record_row(read_record(path)))
+        except RecordError as error:  # the others are listed all the same
+            print(f"splitlib: warning: {error}", file=sys.stderr)
+    print(pd.DataFrame(rows).to_string(index=False) if rows else f"no records in {results_dir()}")
+
+
+def _record_row(record: RunRecord) -> dict[str, str | int]:
+    """Return what tells a run from others, and what came of it, for people."""
+    config, row = record.config, record.row()
+    return {
+        "key": config.key,
+        "task": config.task,
+        "data": config.data,
+        "model": config.model_name,
+        "partition": str(config.partition),
+        "at the cuts": cut_text(config),
+        "size": row["size_text"],
+        "seed": config.seed,
+        "MB sent": f"{(record.activation_bytes + record.gradient_bytes) / 1e6:.1f}",
+        "ratio": f"{record.compression_ratio:.4f}",
+        "metric": record.metric,
+        "best %": f"{row['best_percent']:.2f}",
+        "last %": f"{row['last_percent']:.2f}",
+    }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,14 @@ from splitlib.errors import ConfigError
 from splitlib.files import write_text
 from splitlib.pipeline.remote.link import Link
 from splitlib.planner import DEFAULT_CHUNKS, DEFAULT_COMPRESSORS, Plan, plan
+from splitlib.planner.choices import TOLERABLE_ERROR
 
 PLAN_DESCRIPTION = """\
 Rank partition x compressor x micro-batches by predicted time per batch over a link.
 
 Layers and compressors are measured on this machine, on the task's data, once: asking again, also for another link,
-takes a second. Nothing is trained. The last line is the command that trains the best choice.
+takes a second. Nothing is trained. The last line is the command that trains the best choice: the fastest whose error is
+tolerable, as with a larger one training may collapse.
 """
 PLAN_EXAMPLES = """\
 examples:
@@ -32,6 +36,8 @@ examples:
       uniform:bits=8 sort:level_bits=0,bin_bits=4,edges=least_error,codes=context
   python -m splitlib plan --task cifar10 --link 20Mbit --client-speed 0.1 --max-client-share 0.2 --csv plan.csv
 """
+COARSE = "!"
+"""Marks an error above what is recommended."""
 # The planner chooses these, or leaves them as they are.
 CHOSEN = (
     "partition", "stages", "cuts", "chunks", "insert", "insert_options", "compressor", "compressor_options",
@@ -60,8 +66,10 @@ def add_plan_options(parser: argparse.ArgumentParser) -> None:
         "--chunks", nargs="+", type=int, metavar="N", help=f"numbers of micro-batches (default: {usual} and the task's)"
     )
     choices.add_argument(
-        "--max-error", type=float, metavar="E", help="leave out larger errors at any cut: mean squared over variance"
-    )
+        "--max-error", type=float, metavar="E",
+        help="leave out larger errors at any cut: mean squared over variance "
+        f"(default: show them, and recommend none above {TOLERABLE_ERROR:g}; inf: recommend any)",
+    )  # fmt: skip
     choices.add_argument(
         "--max-client-share", type=float, metavar="S", help="leave out cuts that give the client more of the MACs"
     )
@@ -110,14 +118,33 @@ def run_plan(options: argparse.Namespace) -> None:
     )
     table = found.table()
     shown = table.drop_duplicates("compressor") if options.each else table.head(options.top)
+    rows = sorted({*shown.index, found.choices.index(found.best)})
     print(f"{title(found.best.config)}: predicted time per batch\n")
-    print(readable(shown).to_string(index=False))
+    print(readable(table.loc[rows], found.max_error).to_string(index=False))
     print("\nassumed")
     print("\n".join(f"  {line}" for line in found.assumptions))
     for path, text in ((options.csv, table.to_csv(index=False)), (options.json, as_json(found, table))):
         if path is not None:
             write_text(path, text)
-    print(f"\nthe best, after python -m splitlib server\n  {found.command()}")
+    for line in warnings(found, table.loc[rows]):
+        print(f"\nwarning: {line}")
+    which = "the best" if found.best.error <= found.max_error else "the least error"
+    print(f"\n{which}, after python -m splitlib server\n  {found.command()}")
+
+
+def warnings(found: Plan, shown: pd.DataFrame) -> Iterator[str]:
+    """Yield what to know of errors before training a choice."""
+    limit = f"{found.max_error:g}"
+    if found.best.error > found.max_error:
+        yield (
+            f"no choice has an error up to {limit} of the variance, so training may collapse; "
+            "ask for other --compressors, or recommend any with --max-error inf"
+        )
+    elif (shown[["activation_error", "gradient_error"]].max(axis=1) > found.max_error).any():
+        yield (
+            f"{COARSE} errors above {limit} of the variance are not recommended, training may collapse; "
+            "--max-error inf recommends them too"
+        )
 
 
 def title(config: RunConfig) -> str:
@@ -125,8 +152,13 @@ def title(config: RunConfig) -> str:
     return f"{config.model}, {config.task} ({config.data}), {input_text(config)}, batches of {config.batch_size}"
 
 
-def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a plan's table with units for people: milliseconds and kilobytes (10^3 bytes)."""
+def readable(table: pd.DataFrame, max_error: float = math.inf) -> pd.DataFrame:
+    """Return a plan's table with units for people: milliseconds, kilobytes (10^3 bytes), and large errors marked."""
+
+    def errors(name: str) -> list[str]:
+        texts = zip(_rounded(table[name], 2), table[name], strict=True)
+        return [f"{text} {COARSE if value > max_error else ' '}" for text, value in texts]
+
     return pd.DataFrame(
         {
             "partition": table["partition"],
@@ -139,8 +171,8 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
             "client MACs": [f"{share:.0%}" for share in table["client_share"]],
             "kB/batch": _rounded(table["wire_bytes"] / 1e3),
             "ratio": _rounded(table["compression_ratio"]),
-            "act. error": _rounded(table["activation_error"], 2),
-            "grad. error": _rounded(table["gradient_error"], 2),
+            "act. error": errors("activation_error"),
+            "grad. error": errors("gradient_error"),
         }
     )
 
@@ -159,6 +191,7 @@ def as_json(found: Plan, table: pd.DataFrame) -> str:
     values = {
         "link": link,
         "assumptions": found.assumptions,
+        "max_error": found.max_error if found.max_error < math.inf else None,
         "best": {"config": found.best.config.to_dict(), "command": found.command()},
         "choices": table.to_dict(orient="records"),
     }

@@ -11,7 +11,7 @@ from splitlib.config.choices import (
     VISION_TASKS,
     task_kind,
 )
-from splitlib.config.run import SCHEMA, RunConfig, input_text, run_title, setting_fields, size_text
+from splitlib.config.run import SCHEMA, RunConfig, cut_text, input_text, run_title, setting_fields, size_text
 
 __all__ = [
     "DEFAULT_MAX_LENGTH",
@@ -24,6 +24,7 @@ __all__ = [
     "TWO_SIDED",
     "VISION_TASKS",
     "RunConfig",
+    "cut_text",
     "input_text",
     "run_title",
     "setting_fields",

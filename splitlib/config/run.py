@@ -336,11 +336,22 @@ def size_text(config: RunConfig, *, trained: bool = True) -> str:
 
 def run_title(config: RunConfig) -> str:
     """Return a short name for progress lines: task, data, model, partition, what is at the cuts, seed."""
-    at_cut = [_with_options(config.compressor, config.compressor_options)]
-    if config.insert != "none":
-        at_cut.insert(0, _with_options(config.insert, config.insert_options))
-    cut = "unsplit" if config.partition == "none" else ", ".join([str(config.partition), *at_cut])
+    cut = "unsplit" if config.partition == "none" else f"{config.partition}, {cut_text(config)}"
     return f"{config.task} ({config.data}), {config.model_name}, {cut}, seed {config.seed}"
+
+
+def cut_text(config: RunConfig) -> str:
+    """Return what is at the cuts, with its options.
+
+    >>> cut_text(RunConfig(compressor="uniform", compressor_options={"bits": 8}, gradient_compressor="none"))
+    'uniform (bits 8), gradients none'
+    """
+    words = [_with_options(config.compressor, config.compressor_options)]
+    if config.insert != "none":
+        words.insert(0, _with_options(config.insert, config.insert_options))
+    if config.gradient_compressor != "same":
+        words.append(f"gradients {_with_options(config.gradient_compressor, config.gradient_options)}")
+    return ", ".join(words)
 
 
 def _with_options(name: str, options: Mapping[str, Scalar]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from splitlib.config import RunConfig, run_title
-from splitlib.files import write_text
+from splitlib.files import check_writable, write_text
 from splitlib.measuring.records import counts_here, readable, timing_path
 from splitlib.runtime import provenance
 from splitlib.tally import check_may_measure
@@ -67,6 +67,7 @@ def kept_times(
 
     Raises:
         RecordError: the record is damaged, or there is none and only records are shown.
+        WriteError: what is measured could not be kept.
     """
     path = timing_path(config, devices, of, kind=timed)
     if not fresh and path.exists():
@@ -74,6 +75,7 @@ def kept_times(
         if found.repeats >= repeats and counts_here(found.environment, devices):
             return found
     check_may_measure(f"the time of {timed}, {run_title(config)},")
+    check_writable(path.parent, "$SPLITLIB_RESULTS")
     made = KeptTimes(
         timed=timed,
         of=of,

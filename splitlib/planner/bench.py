@@ -13,6 +13,7 @@ from torch import Tensor
 
 from splitlib.config import RunConfig
 from splitlib.experiment import prepare
+from splitlib.files import check_writable
 from splitlib.measuring.batches import stages_of
 from splitlib.models.units import Unit, Values, units
 from splitlib.partition import cuts, unit_macs
@@ -87,6 +88,7 @@ def measured_costs(
     if costs is not None and not _missing(costs, sizes, wanted(costs)):
         return costs
     check_may_measure(f"what layers and compressors of {config.model} cost on {device}")
+    check_writable(path.parent, "$SPLITLIB_RESULTS")
     bench = Bench(config, hub, device)
     costs = costs or bench.layers()
     missing = _missing(costs, sizes, wanted(costs))

@@ -13,6 +13,9 @@ from splitlib.pipeline.remote.link import Link
 from splitlib.planner.candidates import Compressors, Pair, parse_compressor
 from splitlib.planner.costs import ACTIVATION, GRADIENT, CodecCost, Costs, codec_key
 
+TOLERABLE_ERROR = 0.1
+"""Of the variance: what is sent with more is not recommended, training may collapse."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Side:

@@ -20,6 +20,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 
 from splitlib.errors import SplitlibError
+from splitlib.planner.choices import TOLERABLE_ERROR
 from splitlib.playground import outlook
 from splitlib.playground.bench import Bench
 from splitlib.playground.choice import Choice
@@ -30,7 +31,6 @@ from splitlib.playground.train_view import Train
 from splitlib.playground.views import AtTheCut, Cheapest, Seen, Timeline, time_text
 
 SETTLE_SECONDS = 0.06  # a slider that moves sends a value every few milliseconds
-TOLERABLE_ERROR = 0.1  # of the variance; what is sent with more is not recommended
 REDRAW_SECONDS = 0.4  # of the live curve, at most so often
 STALE = "splitlib-stale"  # what is below is not what the controls say: it is impossible, or being measured
 CSS = """<style>

@@ -15,6 +15,8 @@ from splitlib.errors import ConfigError
 
 STANDARD_PARAMETERS = {"profile": "str", "data": "str", "hub": "str", "fresh": "bool"}
 """What every notebook's parameters cell starts with; ``run_all.py`` has an option for each."""
+COUNTS = ("seeds", "samples")
+"""Parameters that count something; 0 takes the profile's number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,23 +117,27 @@ def _title_and_question(cells: Sequence[Any]) -> tuple[str, str]:
     return re.sub(r"^#* *(\d\d )?", "", heading).strip(), question + mark
 
 
-def select(studies: Sequence[StudyNotebook], numbers: Sequence[str] | None) -> tuple[StudyNotebook, ...]:
-    """Return the studies of these numbers, in the workbook's order; all of them for ``None``."""
-    if numbers is None:
+def select(studies: Sequence[StudyNotebook], asked: Sequence[str] | None) -> tuple[StudyNotebook, ...]:
+    """Return the studies of these numbers or names, in the workbook's order; all of them for ``None``.
+
+    What is asked for may be separated by commas, too.
+    """
+    if asked is None:
         return tuple(studies)
-    wanted = {number.zfill(2) for number in numbers}
-    unknown = sorted(wanted - {study.number for study in studies})
-    if unknown:
+    words = ",".join(asked).replace(",", " ").split()
+    wanted = {word.zfill(2) if word.isdigit() else word for word in words}
+    unknown = sorted(wanted - {name for study in studies for name in (study.number, study.name)})
+    if unknown or not wanted:
         known = ", ".join(study.number for study in studies)
-        raise ConfigError(f"there is no notebook {', '.join(unknown)}; choose from {known}")
-    return tuple(study for study in studies if study.number in wanted)
+        raise ConfigError(f"there is no notebook {', '.join(unknown) or repr('')}; choose from {known}")
+    return tuple(study for study in studies if wanted & {study.number, study.name})
 
 
 def assign(studies: Sequence[StudyNotebook], settings: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Give each ``name=value`` to the studies that have such a parameter, as that parameter's type.
 
     Returns the values by study name. A name that no study has, one that has an option of its own, one given twice and
-    a value of the wrong type raise ConfigError.
+    a value of the wrong type or below 0 where it counts something raise ConfigError.
     """
     values: dict[str, dict[str, Any]] = {study.name: {} for study in studies}
     seen = set()
@@ -148,7 +154,9 @@ def assign(studies: Sequence[StudyNotebook], settings: Sequence[str]) -> dict[st
         if not takers:
             raise ConfigError(f"no selected notebook has a parameter {name!r}; {_known_parameters(studies)}")
         for study in takers:
-            values[study.name][name] = study.parameters[name].parse(text)
+            values[study.name][name] = value = study.parameters[name].parse(text)
+            if name in COUNTS and isinstance(value, int) and value < 0:
+                raise ConfigError(f"parameter {name!r} must be at least 0, not {value}")
     return values
 
 

@@ -22,6 +22,8 @@ from splitlib.version import __version__
 PROTOCOL = 3
 SECRET = "SPLITLIB_SECRET"
 """Environment variable: the secret that client and server share."""
+LEAST_SECRET = 16
+"""Characters, where strangers can connect: who listens to a handshake can try every short one at home."""
 _SECONDS = 10.0
 _STRANGER_SECONDS = 5.0  # less, so that a client outlasts the strangers before it
 _MAX_VERSION = 32

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from splitlib.errors import ConfigError
 
-_RATES = {"kbit": 1e-3, "mbit": 1.0, "gbit": 1e3}
+_RATES = {"kbit": 1e-3, "mbit": 1.0, "gbit": 1e3, "kbps": 1e-3, "mbps": 1.0, "gbps": 1e3}
 _TIMES = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
 
@@ -95,9 +95,13 @@ def sleep_until(moment: float) -> None:
 
 def _quantity(name: str, text: str, units: dict[str, float], example: str) -> float:
     """Return the number in ``text`` in the unit of which ``units`` gives the others' worth."""
-    match = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*([a-z]+)", text.strip().lower().removesuffix("/s"), re.ASCII)
-    number = float(match[1]) * units[match[2]] if match and match[2] in units else math.nan
-    enough = number > 0 or (number == 0 and name == "latency")
-    if not enough or math.isinf(number):
+    match = re.fullmatch(r"(-?(?:\d+\.?\d*|\.\d+))\s*([a-z]*)", text.strip().lower().removesuffix("/s"), re.ASCII)
+    if name == "latency" and match and not match[2] and float(match[1]) == 0:
+        return 0.0  # the same in every unit
+    known = match and match[2] in units and "Bps" not in text  # MBps are bytes
+    number = float(match[1]) * units[match[2]] if match and known else math.nan
+    if number < 0 or (number == 0 and name == "link"):
+        raise ConfigError(f"{name} {text!r} is {'not above' if name == 'link' else 'below'} 0; write such as {example}")
+    if not number < math.inf:
         raise ConfigError(f"{name} {text!r} is none; write a number and a unit ({', '.join(units)}), such as {example}")
     return number

@@ -23,7 +23,7 @@ from splitlib.errors import ConfigError, PeerError, SplitlibError
 from splitlib.pipeline.remote.client import Line
 from splitlib.pipeline.remote.control import SocketControl
 from splitlib.pipeline.remote.door import Door, format_address
-from splitlib.pipeline.remote.handshake import SECRET, greet_server
+from splitlib.pipeline.remote.handshake import LEAST_SECRET, SECRET, greet_server
 from splitlib.pipeline.remote.mailbox import Mailbox
 from splitlib.pipeline.remote.rendezvous import ControlStore
 from splitlib.pipeline.remote.server import check_required, serve
@@ -108,8 +108,8 @@ class Server:
         """Serve clients for ever, or the first that is let in.
 
         Raises:
-            ConfigError: the address cannot be bound, strangers could reach it and there is no secret, or no client can
-                bring what is required.
+            ConfigError: the address cannot be bound, strangers could reach it and the secret is short or missing, or no
+                client can bring what is required.
             SplitlibError: with ``once``, whatever ended the client's run early.
         """
         check_required(self.required)
@@ -139,6 +139,12 @@ class Server:
             if not self.secret and not _is_loopback(host):
                 raise ConfigError(
                     f"listening on {host} needs a shared secret, or anybody could use this server: "
+                    f"set ${SECRET} or --secret-file on both sides"
+                )
+            if len(self.secret) < LEAST_SECRET and not _is_loopback(host):
+                raise ConfigError(
+                    f"listening on {host} needs a secret of at least {LEAST_SECRET} characters: "
+                    "python -c 'import secrets; print(secrets.token_hex(16))' makes one; "
                     f"set ${SECRET} or --secret-file on both sides"
                 )
             self.port = port
