@@ -261,17 +261,24 @@ def _summary(record: RunRecord, found: bool) -> str:
 
 
 def _records(options: argparse.Namespace) -> None:
-    rows = []
+    rows, at_cuts = [], ["at the cuts"]
     for path in record_paths():
         try:
-            rows.append(_record_row(read_record(path)))
+            record = read_record(path)
         except RecordError as error:  # the others are listed all the same
             print(f"splitlib: warning: {error}", file=sys.stderr)
-    print(pd.DataFrame(rows).to_string(index=False) if rows else f"no records in {results_dir()}")
+            continue
+        rows.append(_record_row(record))
+        at_cuts.append(cut_text(record.config))
+    if not rows:
+        print(f"no records in {results_dir()}")
+        return
+    table = pd.DataFrame(rows).to_string(index=False).splitlines()
+    print("\n".join(f"{line}  {text}" for line, text in zip(table, at_cuts, strict=True)))  # the longest, so last
 
 
 def _record_row(record: RunRecord) -> dict[str, str | int]:
-    """Return what tells a run from others, and what came of it, for people."""
+    """Return what tells a run from others but what is at its cuts, and what came of it, for people."""
     config, row = record.config, record.row()
     return {
         "key": config.key,
@@ -279,7 +286,6 @@ def _record_row(record: RunRecord) -> dict[str, str | int]:
         "data": config.data,
         "model": config.model_name,
         "partition": str(config.partition),
-        "at the cuts": cut_text(config),
         "size": row["size_text"],
         "seed": config.seed,
         "MB sent": f"{(record.activation_bytes + record.gradient_bytes) / 1e6:.1f}",

@@ -218,8 +218,8 @@ def _option(name: str, value: Any) -> ipywidgets.Widget:
     if name in _RANGES:
         low, high = _RANGES[name]
         return _line(ipywidgets.IntSlider, title, min=min(low, value), max=max(high, value), value=value)
-    kind = ipywidgets.IntText if isinstance(value, int) else ipywidgets.Text
-    return _line(kind, title, value=value)
+    kinds: Mapping[type, Any] = {int: ipywidgets.IntText, float: ipywidgets.FloatText}
+    return _line(kinds.get(type(value), ipywidgets.Text), title, value=value)
 
 
 def _choose(widget: ipywidgets.Dropdown, options: Any, value: str, *, short: bool = False) -> None:
