@@ -244,10 +244,11 @@ def _common_sizes(table: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
     """Return what the sizes of all measured rows have in common, where they differ, and the table without it."""
     if "size_text" not in table or table["size_text"].nunique() <= 1:
         return [], table
-    parts = table["size_text"].dropna().str.split(", ")
-    common = [part for part in parts.iloc[0] if all(part in each for each in parts)]
-    left = parts.map(lambda each: ", ".join(part for part in each if part not in common))
-    return [", ".join(common)] if common else [], table.assign(size_text=left.reindex(table.index))
+    parts = table["size_text"].str.split(", ")
+    known = parts.dropna()
+    common = [part for part in known.iloc[0] if all(part in each for each in known)]
+    left = parts.map(lambda each: ", ".join(part for part in each if part not in common), na_action="ignore")
+    return [", ".join(common)] if common else [], table.assign(size_text=left)
 
 
 def _with_spread(value: float, spread: float, digits: int) -> str:
