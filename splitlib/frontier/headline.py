@@ -69,8 +69,8 @@ def markdown(task: str, runs: Mapping[str, Sequence[RunRecord]], *, brief: bool 
     for row in rows:
         told = "–" if pd.isna(row.reported_change) else f"{row.reported_change:+.1f} ({row.source})"
         ratio = f"{row.ratio:.4f}" + (f" (1/{1 / row.ratio:.0f})" if row.label != NONE else "")
-        change = "–" if row.label == NONE else _spread(row.change, row.change_se, "+.1f")
-        loss = "–" if row.label == NONE else f"{_spread(100 * row.loss, 100 * row.loss_se, '+.0f')} %"
+        change = "–" if row.label == NONE else _spread(row.change, row.change_se, "+z.1f")
+        loss = "–" if row.label == NONE else f"{_spread(100 * row.loss, 100 * row.loss_se, '+z.0f')} %"
         percent = f"{_spread(row.percent, row.sd, '.1f')} ({row.n})"
         lines.append(f"| {row.label} | {ratio} | {percent} | {change} | {loss} | {told} | {_verdict(row)} |")
     if left := len(table) - len(shown):
@@ -111,7 +111,11 @@ def _fewest(table: pd.DataFrame, column: str) -> Any:
 
 
 def _spread(mean: float, deviation: float, form: str) -> str:
-    """Return a mean with its standard deviation or error, which a single run does not have."""
+    """Return a mean with its standard deviation or error, which a single run does not have.
+
+    >>> _spread(-0.2, 2.6, "+z.0f")
+    '+0 ± 3'
+    """
     return f"{mean:{form}}" + ("" if pd.isna(deviation) else f" ± {deviation:{form.removeprefix('+')}}")
 
 
