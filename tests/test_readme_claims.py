@@ -153,6 +153,13 @@ def test_how_few_bytes_of_text_lose_nothing(committed):
     for row, share in (("least error 5, no padding", 20), ("least error 4 in context, no padding", 34)):
         assert table.loc[row, "trains_alike"] and round(1 / table.loc[row, "ratio"]) == share
     assert table.loc["least error 4, no padding", "trains_alike"], "on the other processor, too"
+    lean, sure = (table.loc[f"steps {steps} by token, no padding"] for steps in ("0.5 and 1", "0.7 and 2"))
+    assert lean["trains_alike"] and lean["n"] == 3 and round(1 / lean["ratio"]) == 40
+    assert round(100 * lean["loss"]) == 3
+    assert sure["surely_no_loss"] and sure["n"] == 5 and round(1 / sure["ratio"]) == 58
+    assert sure["change"] == pytest.approx(-0.8, abs=0.05) and round(100 * sure["loss"]) == 12
+    words = frontier.answer(table.reset_index())
+    assert "metric **1/58** with a standard error to spare (" in words and "too **1/40** (" in words
     fewer = {"4 and 2 bits by token": (39, 7), "3 and 4 bits": (41, 18), "3 and 2 bits by token": (49, 24)}
     for bits, (share, percent) in fewer.items():
         row = table.loc[f"{bits} in context, no padding"]
