@@ -7,16 +7,13 @@ their codes in context, each with its own coder.
 
 from __future__ import annotations
 
-import argparse
-import os
 import statistics
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from benchmarks.lossless import CASES
-from benchmarks.measuring import BUDGET, Row, machine, measure, write_section
+from benchmarks.measuring import BUDGET, Row, machine, measure, run_on_mirror
 from splitlib.capture import tensors_at_cuts
 from splitlib.compressors import decode, make_compressor, relative_error
 from splitlib.profiles import DOCUMENT_SETTINGS, get_profile
@@ -26,7 +23,8 @@ STEPS = (1e-3, 10.0)  # between which the step is looked for
 HALVINGS = 12
 SAID = """\
 Bits a value are those of the whole payload; CoLA's padding is among its values. Times are those of dead-zone
-quantization over those of least-error levels, the medians of several calls in turn: below 1 is faster."""
+quantization over those of least-error levels, medians of several calls, one codec after the other: below 1 is
+faster."""
 HEADS = [
     "| tensor | squared error | least error: bits a value | dead zone: step | bits | bytes, over | encode | decode |",
     "|---|---|---|---|---|---|---|---|",
@@ -75,22 +73,5 @@ def compare(hub: Path) -> str:
     return "\n".join(table)
 
 
-def main() -> None:
-    """Print the table, or write it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="write the table into benchmarks/README.md")
-    parser.add_argument("--threads", type=int, default=2, help="of torch and the kernels (default 2)")
-    parser.add_argument("--hub", default=os.environ.get("SPLITLIB_HUB"), help="mirror of real data, which it needs")
-    arguments = parser.parse_args()
-    if not arguments.hub:
-        print("The dead zone was not measured: no mirror of the hub was given (`--hub`, `$SPLITLIB_HUB`).")
-        return
-    torch.set_num_threads(arguments.threads)
-    table = compare(Path(arguments.hub))
-    if arguments.write:
-        write_section("dead zone", table)
-    print(table)
-
-
 if __name__ == "__main__":
-    main()
+    run_on_mirror(__doc__, "dead zone", compare)

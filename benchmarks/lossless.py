@@ -7,15 +7,13 @@ enlarged, which makes neighbours alike.
 
 from __future__ import annotations
 
-import argparse
-import os
 import statistics
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from benchmarks.measuring import BUDGET, Row, machine, measure, write_section
+from benchmarks.measuring import BUDGET, Row, machine, measure, run_on_mirror
 from splitlib.capture import tensors_at_cuts
 from splitlib.compressors import decode, make_compressor
 from splitlib.profiles import DOCUMENT_SETTINGS, get_profile
@@ -30,7 +28,7 @@ CASES: tuple[tuple[str, dict[str, int], tuple[int, int]], ...] = (
 """Task, sizes, and the bits of activations and of gradients, as rows of the frontier have them."""
 SAID = """\
 Bits a value are those of the whole payload; CoLA's padding is among its values. Speed is in million values a second,
-the median of several calls in turn, with the quantizer's own work, which is the same in each row."""
+the median of several calls, one stage after the other, with the quantizer's own work, which is the same in each row."""
 HEADS = [
     "| tensor | stage | bits a value | over zstd 3 | encode [million values/s] | decode [million values/s] |",
     "|---|---|---|---|---|---|",
@@ -85,22 +83,5 @@ def compare(hub: Path) -> str:
     return "\n".join(table)
 
 
-def main() -> None:
-    """Print the table, or write it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="write the table into benchmarks/README.md")
-    parser.add_argument("--threads", type=int, default=2, help="of torch and the kernels (default 2)")
-    parser.add_argument("--hub", default=os.environ.get("SPLITLIB_HUB"), help="mirror of real data, which it needs")
-    arguments = parser.parse_args()
-    if not arguments.hub:
-        print("The lossless stages were not measured: no mirror of the hub was given (`--hub`, `$SPLITLIB_HUB`).")
-        return
-    torch.set_num_threads(arguments.threads)
-    table = compare(Path(arguments.hub))
-    if arguments.write:
-        write_section("lossless", table)
-    print(table)
-
-
 if __name__ == "__main__":
-    main()
+    run_on_mirror(__doc__, "lossless", compare)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
+import os
 import platform
 import statistics
 import time
@@ -100,3 +102,20 @@ def _version(library: str) -> str:
 def write_section(name: str, text: str) -> None:
     """Put ``text`` between the README's marks of this section, whole or not at all."""
     replace_section(README, name, text)
+
+
+def run_on_mirror(about: str | None, section: str, compare: Callable[[Path], str]) -> None:
+    """Be the program of a table that is measured on a mirror's real tensors: print it, or write it as a section."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--write", action="store_true", help="write the table into benchmarks/README.md")
+    parser.add_argument("--threads", type=int, default=2, help="of torch and the kernels (default 2)")
+    parser.add_argument("--hub", default=os.environ.get("SPLITLIB_HUB"), help="mirror of real data, which it needs")
+    arguments = parser.parse_args()
+    if not arguments.hub:
+        print(f"The section {section} was not measured: no mirror of the hub was given (`--hub`, `$SPLITLIB_HUB`).")
+        return
+    torch.set_num_threads(arguments.threads)
+    table = compare(Path(arguments.hub))
+    if arguments.write:
+        write_section(section, table)
+    print(table)

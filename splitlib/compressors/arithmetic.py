@@ -33,6 +33,7 @@ _RATES = np.array([int((1 << BITS) / (seen + 1.5)) for seen in range(_MEMORY + 1
 _SEEN_OFTEN = 32  # codes that each probability should have to learn from: as many of the neighbours' bits are looked at
 TOP, BYTE = 24, 255
 INTERVAL = (1 << 32) - 1
+AHEAD = 4  # bytes that a decoder reads ahead
 
 _MOST_BITS = math.ceil(-8 / math.log2(1 - LEAST / (1 << BITS)))  # of codes in a byte, all of them as likely as can be
 
@@ -122,9 +123,7 @@ def encode(codes: np.ndarray, bits: int, row: int, kept: int, out: np.ndarray) -
 def decode(data: np.ndarray, bits: int, row: int, kept: int, codes: np.ndarray) -> int:
     """Fill ``codes`` from what :func:`encode` wrote and return how many bytes that took; damage gives other codes."""
     chances, seen = _nothing_learnt(bits, kept)
-    low, high, number, read = np.int64(0), np.int64(INTERVAL), np.int64(0), 4
-    for place in range(read):
-        number = number << 8 | byte(data, place)
+    low, high, number, read = np.int64(0), np.int64(INTERVAL), first_number(data), AHEAD
     for i in range(len(codes)):
         context, node = _context(codes, i, row, bits, kept), 1
         for _ in range(bits):
@@ -137,7 +136,7 @@ def decode(data: np.ndarray, bits: int, row: int, kept: int, codes: np.ndarray) 
                 low, high, read = low << 8 & INTERVAL, high << 8 & INTERVAL | BYTE, read + 1
             node = 2 * node + bit
         codes[i] = node - (1 << bits)
-    return read - 3  # four were read ahead, and the encoder ends with one
+    return read - AHEAD + 1  # the encoder ends with one
 
 
 @compiled
@@ -171,6 +170,15 @@ def learn(chances: np.ndarray, seen: np.ndarray, context: int, node: int, bit: i
     chances[context, node] = min(max(chance, LEAST), ONE - LEAST)
     if times < _MEMORY:
         seen[context, node] = times + 1
+
+
+@compiled
+def first_number(data: np.ndarray) -> np.int64:
+    """Return what a decoder has read ahead before the first bit."""
+    number = np.int64(0)
+    for place in range(AHEAD):
+        number = number << 8 | byte(data, place)
+    return number
 
 
 @compiled

@@ -21,7 +21,20 @@ from typing import Any
 
 import numpy as np
 
-from splitlib.compressors.arithmetic import BITS, BYTE, INTERVAL, LEAST, ONE, TOP, byte, half, learn, most_bits
+from splitlib.compressors.arithmetic import (
+    AHEAD,
+    BITS,
+    BYTE,
+    INTERVAL,
+    LEAST,
+    ONE,
+    TOP,
+    byte,
+    first_number,
+    half,
+    learn,
+    most_bits,
+)
 from splitlib.compressors.compiled import compiled, inlined
 from splitlib.errors import PayloadError
 
@@ -96,7 +109,7 @@ def encode(levels: np.ndarray, row: int, out: np.ndarray) -> int:
 def decode(data: np.ndarray, row: int, levels: np.ndarray) -> int:
     """Fill ``levels`` from what :func:`encode` wrote and return how many bytes that took; damage gives other levels."""
     _, read = _run(levels, row, data, True)
-    return int(read) - 3  # four were read ahead, and the encoder ends with one
+    return int(read) - AHEAD + 1  # the encoder ends with one
 
 
 @compiled
@@ -107,7 +120,7 @@ def _run(levels: np.ndarray, row: int, data: np.ndarray, decoding: bool) -> Any:
     """
     at = np.int64(0), np.int64(INTERVAL), np.int64(0), np.int64(0)
     if decoding:
-        at = at[0], at[1], _first_number(data), np.int64(4)
+        at = at[0], at[1], first_number(data), np.int64(AHEAD)
     sized, placed, doubled = (
         _untaught(_SIZES * _SIZES, _QUESTIONS),
         _untaught(_NEIGHBOURS * _NEIGHBOURS, 2 * _QUESTIONS),
@@ -218,14 +231,6 @@ def _code(at: Any, data: np.ndarray, decoding: bool, chance: np.int64, bit: np.i
             data[place] = np.uint8(high >> TOP)
         low, high, place = low << 8 & INTERVAL, high << 8 & INTERVAL | BYTE, place + 1
     return bit, (low, high, number, place)
-
-
-@compiled
-def _first_number(data: np.ndarray) -> np.int64:
-    number = np.int64(0)
-    for place in range(4):
-        number = number << 8 | byte(data, place)
-    return number
 
 
 @compiled
