@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from splitlib.config import RunConfig
 from splitlib.errors import ConfigError, RecordError
 from splitlib.experiment import sweep
+from splitlib.labels import with_unit
 from splitlib.pipeline.remote.client import Line
 from splitlib.plots import saving
 from splitlib.profiles import Profile, get_profile
@@ -217,10 +218,10 @@ def settings_table(configs: Mapping[str, RunConfig]) -> pd.DataFrame:
 def show_comparison(table: pd.DataFrame, digits: int = 2) -> Any:
     """Return the table of :func:`splitlib.comparison.compare` for display.
 
-    Reported and measured values get their spread beside them, and then comes the status. What all measured rows share
-    (metric, data, model, hardware, and of the sizes what is common) moves into the caption; the rest stays in columns.
+    Reported and measured values get their spread beside them, and then comes the status. What all rows share (of what
+    names them, and metric, data, model, hardware, common sizes) moves into the caption; the rest stays in columns.
     """
-    identity = list(table.columns[: table.columns.get_loc("metric")])
+    said, identity = _identity(table)
     common, table = _common_sizes(table)
     context = [name for name in ("metric", "data_label", "model", "size_text", "hardware") if name in table]
     shared = [name for name in context if table[name].nunique() <= 1]
@@ -234,10 +235,27 @@ def show_comparison(table: pd.DataFrame, digits: int = 2) -> Any:
     known = ["collapsed"] if table["collapsed"].notna().any() else []
     for name in ("status", "n", "difference", *(name for name in context if name not in shared), *known):
         shown[name] = table[name]
-    told = [str(table[name].dropna().iloc[0]) for name in shared if table[name].notna().any()]
-    caption = "; ".join([*told, *common])
-    shown = shown.rename(columns={"size_text": "size"})
+    told = [_in_words(name, table[name].dropna().iloc[0]) for name in shared if table[name].notna().any()]
+    caption = "; ".join([*said, *told, *common])
+    shown = shown.rename(columns={"size_text": "size", **dict.fromkeys(_NAMES, "row")})
     return shown.style.format(precision=digits, na_rep="–").hide(axis="index").set_caption(caption)
+
+
+_NAMES = ("label", "row_label")
+"""Columns that name a row in words, so that its number in the document's table says no more."""
+
+
+def _identity(table: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """Return what all rows' names share, in words, and the columns that tell the rows apart."""
+    columns = list(table.columns[: table.columns.get_loc("metric")])
+    if any(name in columns for name in _NAMES):
+        columns = [name for name in columns if name != "row"]
+    shared = [name for name in columns if table[name].nunique(dropna=False) == 1] if len(table) > 1 else []
+    return [f"{with_unit(name)} {table[name].iloc[0]}" for name in shared], [n for n in columns if n not in shared]
+
+
+def _in_words(name: str, value: Any) -> str:
+    return with_unit(str(value)) if name == "metric" else str(value)
 
 
 def _common_sizes(table: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:

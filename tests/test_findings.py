@@ -8,13 +8,14 @@ from urllib.parse import unquote
 
 import matplotlib
 import nbformat
+import pandas as pd
 import pytest
 
 import run_all
 from splitlib import plots
 from splitlib.plots import saving
 from splitlib.workbook.execution import Outcome
-from splitlib.workbook.findings import findings_text, write_findings
+from splitlib.workbook.findings import findings_text, plain_table, write_findings
 from splitlib.workbook.studies import StudyNotebook, read_studies
 from tests.test_run_all import write_notebook
 
@@ -119,3 +120,13 @@ def test_what_a_cell_prints_is_one_block_however_it_arrives(study: StudyNotebook
     first.outputs = [new.new_output("stream", name="stdout", text=line) for line in lines]
     text = findings_text(tmp_path / "results", tmp_path / "figures", study, cells)
     assert "```text\na task\n    its rows\n  more\n```" in text
+
+
+def test_tables_are_headed_by_words_in_one_row():
+    table = pd.DataFrame({"time_per_batch_s": [1.5], "n": [3]}, index=pd.Index(["none"], name="row_label"))
+    head = "<tr><th>row label</th><th>time per batch [s]</th><th>n</th></tr>"
+    for html in (table.to_html(), table.style.to_html()):
+        page = plain_table(html)
+        assert page.splitlines()[2] == head and page.count("<tr>") == 2
+    nested = pd.concat({"seconds": table}, axis=1)
+    assert plain_table(nested.to_html()).count("<tr>") == 4  # what spans columns keeps rows of its own

@@ -10,6 +10,7 @@ ORDER = [
     "version",
     "errors",
     "files",
+    "labels",
     "options",
     "config",
     "profiles",

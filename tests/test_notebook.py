@@ -246,6 +246,19 @@ def test_a_comparison_shows_only_the_sizes_that_differ():
     assert columns.index("status") == columns.index("measured") + 1 and "collapsed" not in columns
 
 
+def test_what_names_all_rows_alike_is_said_once():
+    table = pd.DataFrame({
+        "table": "rates", "row": [1, 2], "row_label": ["a", "b"], "metric": "time_per_batch_s", "reported": [1.0, 2.0],
+        "reported_sd": float("nan"), "source": "001", "measured": [1.0, 2.0], "measured_sd": float("nan"), "n": 1,
+        "difference": 0.0, "collapsed": float("nan"), "status": "differs",
+    })  # fmt: skip
+    shown = notebook.show_comparison(table)
+    assert shown.caption == "table rates; time per batch [s]"
+    assert list(shown.data.columns[:2]) == ["row", "reported"] and shown.data["row"].tolist() == ["a", "b"]
+    alone = notebook.show_comparison(table[:1])  # there all that names the row is shared
+    assert list(alone.data.columns[:3]) == ["table", "row", "reported"]
+
+
 def test_shares_fill_the_whole_bar():
     shares = pd.DataFrame({"head": [0.2, 0.1], "body": [0.5, 0.6], "tail": [0.3, 0.3]}, index=["a", "b"])
     with plots.figure("title") as (_, axes):

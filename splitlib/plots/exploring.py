@@ -11,33 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from splitlib.labels import with_unit
 from splitlib.plots import COLOURS, HATCHES, look
 from splitlib.timeline import CLIENT, SERVER
 
-# The end of a column's name -> how its axis is called and in what unit; the first that fits.
-_UNITS = {
-    "_percent": "[%]",
-    "_mb_s": "[MiB/s]",
-    "_per_s": "[1/s]",
-    "_s": "[s]",
-    "_millions": "[10⁶]",
-    "ratio": "[bytes sent / uncompressed]",
-    "against_raw": "[time / time without compression]",
-}
 _OWNERS = {CLIENT: (COLOURS[0], HATCHES[0]), SERVER: (COLOURS[1], HATCHES[1])}
-
-
-def axis_label(metric: str) -> str:
-    """Return a column's name as an axis label with its unit.
-
-    >>> axis_label("best_accuracy_percent"), axis_label("bandwidth_avg_mb_s"), axis_label("macs_part_1")
-    ('best accuracy [%]', 'bandwidth avg [MiB/s]', 'macs part 1 [MACs]')
-    """
-    for ending, unit in _UNITS.items():
-        if metric.endswith(ending):
-            name = metric.removesuffix(ending) if ending.startswith("_") else metric
-            return f"{name.replace('_', ' ')} {unit}"
-    return metric.replace("_", " ") + (" [MACs]" if metric.startswith("macs") else "")
 
 
 def reported_beside_measured(ax: Axes, table: pd.DataFrame, *, change: bool = False) -> None:
@@ -64,7 +42,7 @@ def reported_beside_measured(ax: Axes, table: pd.DataFrame, *, change: bool = Fa
     statuses = [f"{name} ({status})" for name, status in zip(names, table["status"], strict=True)]
     ax.set_yticks(places, statuses, fontsize=8)
     ax.set_ylim(len(table) - 0.5, -0.5)
-    label = axis_label(str(table["metric"].iloc[0]))
+    label = with_unit(str(table["metric"].iloc[0]))
     ax.set_xlabel(f"change of {label}, against the baseline" if change else label)
     ax.legend(fontsize=8)
 

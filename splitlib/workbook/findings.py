@@ -11,6 +11,7 @@ from typing import Any
 import nbformat
 
 from splitlib.files import named_folder, write_text
+from splitlib.labels import with_unit
 from splitlib.workbook.gallery import drawing_cell, kept_figures, relative_link, saved_name
 from splitlib.workbook.studies import StudyNotebook
 
@@ -78,7 +79,7 @@ def _is_printed(output: Any) -> bool:
 
 
 def plain_table(html: str) -> str:
-    """Return the table of pandas's HTML without style, a line for each row.
+    """Return the table of pandas's HTML without style, a line for each row, columns named in words.
 
     >>> print(plain_table('<style>a {}</style><table id="t"><tr class="b"> <td colspan="2" id="c">1</td></tr></table>'))
     <table>
@@ -88,4 +89,30 @@ def plain_table(html: str) -> str:
     table = re.search(r"<table.*</table>", html, re.DOTALL)
     text = re.sub(r'\s+(?:class|id|style|border|scope)="[^"]*"', "", table.group() if table else "")
     text = re.sub(r"\s*(</?(?:table|thead|tbody|tr|th|td|caption)\b[^>]*?)\s*>\s*", r"\1>", text)
+    text = re.sub(r"(?<=<thead>).*?(?=</thead>)", lambda head: _in_words(_one_row(head.group())), text)
     return re.sub(r"(?<!^)(<caption>|<thead>|<tbody>|<tr>|</thead>|</tbody>|</table>)", r"\n\1", text)
+
+
+def _one_row(head: str) -> str:
+    """Return a table's head with the index's names in the row of the columns', where neither has the other's cells.
+
+    >>> _one_row("<tr><th>&nbsp;</th><th>n</th></tr><tr><th>study</th><th>&nbsp;</th></tr>")
+    '<tr><th>study</th><th>n</th></tr>'
+    """
+    rows = [re.findall(r"<th>(.*?)</th>", row) for row in re.findall(r"<tr>(.*?)</tr>", head)]
+    blank = ("", "&nbsp;")
+    if len(rows) != 2 or "colspan" in head or len(rows[0]) != len(rows[1]):
+        return head
+    pairs = list(zip(*rows, strict=True))
+    if any(one not in blank and other not in blank for one, other in pairs):
+        return head
+    return f"<tr>{''.join(f'<th>{other if one in blank else one}</th>' for one, other in pairs)}</tr>"
+
+
+def _in_words(head: str) -> str:
+    """Return a table's head with columns that have a program's names as people read them.
+
+    >>> _in_words("<th>time_per_batch_s</th><th>n</th>")
+    '<th>time per batch [s]</th><th>n</th>'
+    """
+    return re.sub(r"(?<=<th>)[a-z0-9]+(_[a-z0-9]+)+(?=</th>)", lambda name: with_unit(name.group()), head)
