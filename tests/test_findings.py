@@ -129,4 +129,8 @@ def test_tables_are_headed_by_words_in_one_row():
         page = plain_table(html)
         assert page.splitlines()[2] == head and page.count("<tr>") == 2
     nested = pd.concat({"seconds": table}, axis=1)
-    assert plain_table(nested.to_html()).count("<tr>") == 4  # what spans columns keeps rows of its own
+    assert plain_table(nested.to_html()).splitlines()[3] == head  # below the row of what spans columns
+    named = table.rename_axis("way", axis=1).rename_axis("row")  # neither name gives way
+    assert plain_table(named.to_html()).splitlines()[2:4] == [
+        "<tr><th>way</th><th>time per batch [s]</th><th>n</th></tr>", "<tr><th>row</th><th></th><th></th></tr>",
+    ]  # fmt: skip

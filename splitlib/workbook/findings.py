@@ -94,19 +94,18 @@ def plain_table(html: str) -> str:
 
 
 def _one_row(head: str) -> str:
-    """Return a table's head with the index's names in the row of the columns', where neither has the other's cells.
+    """Return a table's head with the index's names, its last row, in the row of the columns', where nothing is lost.
 
     >>> _one_row("<tr><th>&nbsp;</th><th>n</th></tr><tr><th>study</th><th>&nbsp;</th></tr>")
     '<tr><th>study</th><th>n</th></tr>'
     """
-    rows = [re.findall(r"<th>(.*?)</th>", row) for row in re.findall(r"<tr>(.*?)</tr>", head)]
-    blank = ("", "&nbsp;")
-    if len(rows) != 2 or "colspan" in head or len(rows[0]) != len(rows[1]):
+    rows = re.findall(r"<tr>.*?</tr>", head)
+    columns, index = (re.findall(r"<th>(.*?)</th>", row) for row in rows[-2:]) if len(rows) > 1 else ([], [])
+    cells = [(one, other) for one, other in zip(columns, index, strict=False) if {one, other} & {"", "&nbsp;"}]
+    if not cells or len(cells) < max(len(columns), len(index)) or "span=" in rows[-2] + rows[-1]:
         return head
-    pairs = list(zip(*rows, strict=True))
-    if any(one not in blank and other not in blank for one, other in pairs):
-        return head
-    return f"<tr>{''.join(f'<th>{other if one in blank else one}</th>' for one, other in pairs)}</tr>"
+    merged = "".join(f"<th>{other if one in ('', '&nbsp;') else one}</th>" for one, other in cells)
+    return "".join([*rows[:-2], f"<tr>{merged}</tr>"])
 
 
 def _in_words(head: str) -> str:
