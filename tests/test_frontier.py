@@ -13,6 +13,7 @@ from splitlib import cli, frontier, results
 from splitlib.cli.headline import SECTION, SIZE_SECTION, section_texts
 from splitlib.errors import ConfigError, RecordError
 from splitlib.files import replace_section
+from splitlib.frontier.differences import Difference, differences, slope_of
 from splitlib.plots import frontier as figures
 from splitlib.profiles import get_profile
 from tests.support import record
@@ -52,25 +53,49 @@ def test_repeated_rows_are_rows():
 def test_a_change_is_against_no_compression_and_no_loss_is_within_its_spread():
     runs = {"none": runs_of("cola", [60.0, 62.0]), "a": runs_of("cola", [59.5, 61.0]), "b": runs_of("cola", [58.0])}
     table = frontier.summary(runs).set_index("label")
-    assert table["change"].tolist() == pytest.approx([0, -0.75, -3])
+    assert table["change"].tolist() == pytest.approx([0, -0.75, -3 + 0.75])  # the seed of `b` is the less kind
     assert table.loc["none", "sd"] == pytest.approx(2**0.5)
     assert table["no_loss"].tolist() == [True, True, False]
     assert table["n"].tolist() == [2, 2, 1]
 
 
-def test_a_change_is_between_means_whatever_their_seeds():
+def test_a_change_is_corrected_for_what_the_seeds_do_to_all_rows():
+    """The two seeds of `b` are the kinder ones of none, and a run follows its seed by nine tenths."""
     runs = {
         "none": runs_of("cola", [70.0, 60.0, 50.0]),
         "a": runs_of("cola", [69.0]),
         "b": runs_of("cola", [68.0, 59.0]),
     }
     table = frontier.summary(runs).set_index("label")
-    assert table["change"].tolist() == pytest.approx([0, 9, 3.5])
-    assert table["change_se"].tolist() == pytest.approx(
-        [0, float("nan"), (100 / 3 + 81 / 2 / 2) ** 0.5], nan_ok=True
-    ), "of both means"
+    assert table["change"].tolist() == pytest.approx([0, 9 - 0.9 * 10, 3.5 - 0.9 * 5])
+    error = (0.1**2 * 100 / 3) ** 0.5  # of none's mean, as far as it counts: what is left of `b` has no scatter
+    assert table["change_se"].tolist() == pytest.approx([0, float("nan"), error], nan_ok=True)
     lines = frontier.markdown("cola", runs).splitlines()
-    assert "| 60.0 ± 10.0 (3) | – |" in lines[-3] and "| 63.5 ± 6.4 (2) | +3.5 ± 7.3 |" in lines[-1]
+    assert "| 60.0 ± 10.0 (3) | – |" in lines[-3] and "| 63.5 ± 6.4 (2) | -1.0 ± 0.6 |" in lines[-1]
+
+
+def test_seeds_that_say_nothing_leave_a_difference_of_means():
+    base = pd.Series([50.0, 60.0, 50.0, 60.0])
+    row = pd.Series([40.0, 40.0, 44.0, 44.0])
+    assert slope_of([row], base) == 0
+    change = differences({"a": row}, base, ["a"])["a"]
+    assert change.mean == -13 and change.error == pytest.approx((row.var() / 4 + base.var() / 4) ** 0.5)
+
+
+def test_seeds_that_say_all_leave_a_difference_of_pairs():
+    base = pd.Series([50.0, 60.0, 70.0])
+    rows = {"a": base - 1, "b": base[:2] - 2}
+    found = differences(rows, base, list(rows))
+    assert found == {"a": Difference(-1.0, 0.0), "b": Difference(-2.0, 0.0)}
+
+
+def test_scatter_small_by_chance_counts_as_the_median_rows():
+    base = pd.Series([50.0, 50.0, 50.0])
+    rows = {"still": pd.Series([49.0, 49.0, 49.0]), "b": pd.Series([48.0, 49.0, 50.0]), "c": pd.Series([45, 49, 53.0])}
+    errors = [found.error for found in differences(rows, base, list(rows)).values()]
+    assert errors == pytest.approx([1 / 3**0.5, 1 / 3**0.5, 4 / 3**0.5])
+    alone = differences(rows, base, [])  # no row came to something: each has its own scatter
+    assert alone["still"].error == 0
 
 
 def test_rows_that_send_the_same_levels_share_their_runs():
@@ -99,7 +124,7 @@ def test_the_answer_is_the_fewest_bytes_of_rows_with_several_runs():
     base = runs_of("cola", [60.0, 62.0])
     lean = [dataclasses.replace(r, activation_bytes=1, gradient_bytes=1) for r in runs_of("cola", [61.0, 61.0])]
     leaner = [dataclasses.replace(r, activation_bytes=1, gradient_bytes=0) for r in runs_of("cola", [61.0])]
-    bad = [dataclasses.replace(r, activation_bytes=1, gradient_bytes=0) for r in runs_of("cola", [61.0, 0.0])]
+    bad = [dataclasses.replace(r, activation_bytes=1, gradient_bytes=0) for r in runs_of("cola", [50.0, 50.0])]
     whole = [dataclasses.replace(r, activation_bytes=50, gradient_bytes=50) for r in base]
     rows = {"none": whole, "lean": lean, "leaner, one run": leaner, "loses": bad}
     assert "by the metric **1/50** with a standard error to spare (lean, n=2); " in frontier.answer(
@@ -129,7 +154,10 @@ def test_a_row_trains_alike_if_its_loss_is_within_the_spread_too():
     assert table["no_loss"].tolist() == [True, True, True, False]
     assert table["trains_alike"].tolist() == [True, True, False, False]
     assert table["loss"].tolist() == pytest.approx([0, -0.04 / 0.45, 0.1 / 0.45, 0])
-    errors = [0, (0.05**2 + 0.01**2) ** 0.5, 0.005**0.5, 0.005**0.5]
+    slope = (0.02 + 0.1 + 0.1) / (3 * 0.1)
+    of_none = ((1 - slope) * 0.1) ** 2 / 4
+    scatter = [abs(apart - slope * 0.1) for apart in (0.02, 0.1, 0.1)]  # of two runs
+    errors = [0, *((apart**2 / 4 + of_none) ** 0.5 for apart in scatter)]
     assert table["loss_se"].tolist() == pytest.approx([error / 0.45 for error in errors])
     text = frontier.markdown("cola", runs)
     spare = "with a standard error to spare"
@@ -137,24 +165,24 @@ def test_a_row_trains_alike_if_its_loss_is_within_the_spread_too():
         f"by the metric **1/50** {spare} (worse, n=2); by the training loss too **1/25** {spare} (alike, n=2)." in text
     )
     ends = [line.rsplit("|", 4)[1:] for line in text.splitlines()[-3:]]
-    assert ends[0][0] == " -9 ± 11 % " and ends[0][2] == " within one sd of none "
-    assert ends[1][0] == " +22 ± 16 % " and ends[1][2] == " within one sd, its training loss is not "
-    assert ends[2][0] == " +0 ± 16 % " and ends[2][2] == " more than one sd below none "
+    assert ends[0][0] == " -9 ± 7 % " and ends[0][2] == " within one sd of none "
+    assert ends[1][0] == " +22 ± 4 % " and ends[1][2] == " within one sd, its training loss is not "
+    assert ends[2][0] == " +0 ± 4 % " and ends[2][2] == " more than one sd below none "
 
 
 def test_a_standard_error_to_spare_is_more_than_a_mean():
-    """Runs without compression have a standard deviation of 1.8; both rows lose one, but one of them scatters."""
+    """Runs without compression have a standard deviation of 1.8; all rows lose one, but one of them scatters."""
     percents = [58.0, 60.0, 62.0, 58.0, 60.0, 62.0]
     base = [dataclasses.replace(r, activation_bytes=50, gradient_bytes=50) for r in runs_of("cola", percents)]
-    lose_one = {"scattered": [57.0, 59.0, 61.0], "steady": [59.0, 59.0, 59.0]}
+    lose_one = {"scattered": [61.0, 55.0, 61.0], "steady": [59.0] * 3, "steady too": [59.0] * 3}
     runs = {
         label: [dataclasses.replace(r, activation_bytes=nbytes, gradient_bytes=0) for r in runs_of("cola", percents)]
         for nbytes, (label, percents) in enumerate(lose_one.items(), start=1)
     }
     table = frontier.summary({"none": base, **runs}).set_index("label")
-    assert table["change"].tolist() == pytest.approx([0, -1, -1])
-    assert table["no_loss"].all() and table["surely_no_loss"].to_dict() == {
-        "none": True, "steady": True, "scattered": False,
+    assert table["change"].tolist() == pytest.approx([0, -1, -1, -1])
+    assert table["no_loss"].all() and table["no_loss_to_spare"].to_dict() == {
+        "none": True, "steady": True, "steady too": True, "scattered": False,
     }  # fmt: skip
     text = frontier.answer(table.reset_index())
     assert "metric **1/100** (scattered, n=3) and **1/50** with a standard error to spare (steady, n=3); by" in text

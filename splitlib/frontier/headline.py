@@ -90,15 +90,15 @@ def answer(table: pd.DataFrame) -> str:
 
 
 _SPARE = " with a standard error to spare"
-# By what is asked: the columns of a summary, in the mean and surely.
+# By what is asked: the columns of a summary, in the mean and with an error to spare.
 _ANSWERS = {
-    "metric": ("no_loss", "surely_no_loss"),
-    "training loss too": ("trains_alike", "surely_alike"),
+    "metric": ("no_loss", "no_loss_to_spare"),
+    "training loss too": ("trains_alike", "alike_to_spare"),
 }
 
 
-def _shares(table: pd.DataFrame, in_the_mean: str, surely: str) -> str:
-    found = [(row, words) for column, words in ((in_the_mean, ""), (surely, _SPARE)) if (row := _fewest(table, column))]
+def _shares(table: pd.DataFrame, in_the_mean: str, to_spare: str) -> str:
+    found = [(row, words) for column, words in ((in_the_mean, ""), (to_spare, _SPARE)) if (row := _fewest(table, column))]
     if len({row.label for row, _ in found}) == 1:
         found = found[-1:]
     return " and ".join(f"**1/{1 / row.ratio:.0f}**{words} ({row.label}, n={row.n})" for row, words in found)

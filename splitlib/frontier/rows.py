@@ -57,6 +57,7 @@ _DOCUMENTS: dict[str, Changes] = {
 ROWS: Mapping[str, Mapping[str, Changes]] = {
     "cola": {
         **_DOCUMENTS,
+        "none, no padding": {"padding": "skipped"},
         "least error 4": _both(_least_error(4)),
         "least error 5, no padding": _both(_least_error(5), padding="skipped"),
         "least error 4, no padding": _both(_least_error(4), padding="skipped"),
@@ -92,6 +93,8 @@ ROWS: Mapping[str, Mapping[str, Changes]] = {
         "6 and 2 bits": _each(_least_error(6), _least_error(2)),
         "5 and 4 bits": _each(_least_error(5), _least_error(4)),
         "5 and 3 bits": _each(_least_error(5), _least_error(3)),
+        "8 and 2 bits in context": _in_context(8, 2),
+        "7 and 2 bits in context": _in_context(7, 2),
         "6 and 2 bits in context": _in_context(6, 2),
         "5 and 3 bits in context": _in_context(5, 3),
         "6 bits in context and steps of 2": _each(_least_error(6, _CONTEXT), {"step": 2.0}, codec="deadzone"),
@@ -118,6 +121,9 @@ SIZES: Mapping[str, Mapping[str, Changes]] = {
 """By profile and task, what a study of so many rows changes of the profile's sizes."""
 REPEATED: Mapping[str, int] = {
     NONE: 8,
+    "none, no padding": 3,
+    "8 and 2 bits in context": 5,
+    "7 and 2 bits in context": 5,
     "6 and 2 bits": 5,
     "6 and 2 bits in context": 3,
     "5 and 3 bits in context": 5,
@@ -130,7 +136,7 @@ REPEATED: Mapping[str, int] = {
     "least error 4, no padding": 3,
     "least error 4 in context, no padding": 3,
     "4 and 2 bits by token in context, no padding": 3,
-    "steps 0.5 and 1 by token, no padding": 3,
+    "steps 0.5 and 1 by token, no padding": 5,
     "steps 0.7 and 2 by token, no padding": 5,
     "3 and 4 bits, no padding": 5,
     "3 and 4 bits in context, no padding": 3,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import pandas as pd
 
 from splitlib.config import RunConfig
 from splitlib.errors import RecordError
+from splitlib.frontier.differences import Difference, differences
 from splitlib.frontier.rows import NONE
 from splitlib.results import RunRecord, to_frame
 
@@ -20,20 +20,19 @@ def summary(runs: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
     """Return one table row for each label that has records, the most bytes first.
 
     Columns: ``label``, ``ratio`` (bytes sent over bytes uncompressed), ``percent`` and ``sd`` (of the task's metric at
-    the last epoch), ``n``, ``change`` and ``change_se`` (points against the mean of all runs without compression, with
-    the standard error of the difference), ``loss`` and ``loss_se`` (the same of the last epoch's training loss, over
-    that mean), ``collapsed`` (runs that predict one class), ``diverged`` (runs whose loss stopped being a number),
-    ``no_loss``, ``trains_alike``, ``surely_no_loss`` and ``surely_alike``.
+    the last epoch), ``n``, ``change`` and ``change_se`` (points against the runs without compression, each run
+    corrected for its seed, with the standard error: :mod:`splitlib.frontier.differences`), ``loss`` and ``loss_se``
+    (the same of the last epoch's training loss, over the mean of those runs), ``collapsed`` (runs that predict one
+    class), ``diverged`` (runs whose loss stopped being a number), ``no_loss``, ``trains_alike``, ``no_loss_to_spare``
+    and ``alike_to_spare``.
 
     ``no_loss``: no run failed in one of these ways, and the change is above minus one standard deviation of the runs
     without compression. ``trains_alike``: nor is the training loss higher by more than one of its own, which thousands
-    of samples show where a validation set of a thousand does not. *Surely* is with a standard error to spare, which a
-    single run does not have. All are None where those runs are no measure: a single one, or one that predicts one
+    of samples show where a validation set of a thousand does not. *To spare* is with a standard error to spare, which
+    a single run does not have. All are None where those runs are no measure: a single one, or one that predicts one
     class. The last epoch, not the best, because the best of several noisy ones flatters.
 
-    Means are compared, not runs of one seed: on these tasks seeds explain little of the scatter (the correlation of
-    metrics between rows is about 0.3), and a few seeds of the reference may lie well off the mean of all. A row also
-    counts the runs of another that sends the same levels in other bytes, at seeds it does not have itself.
+    A row also counts the runs of another that sends the same levels in other bytes, at seeds it does not have itself.
 
     Raises:
         RecordError: there is no run without compression.
@@ -42,24 +41,22 @@ def summary(runs: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
         raise RecordError(f"no record of the row {NONE!r}, with which the others are compared")
     bases = to_frame(runs[NONE])
     measures = len(bases) > 1 and not bases["collapsed"].any()
+    frames = {label: to_frame(_with_equal_levels(records, runs)) for label, records in runs.items() if records}
+    failed = {label: bool((frame["collapsed"] | frame["diverged"]).any()) for label, frame in frames.items()}
+    changes, losses = (_against_none(frames, failed, name) for name in ("last_percent", "last_train_loss"))
     rows = []
-    for label, records in runs.items():
-        if not records:
-            continue
-        frame = to_frame(_with_equal_levels(records, runs))
-        failed = frame["collapsed"] | frame["diverged"]
-        against = [_difference(frame[name], bases[name]) for name in ("last_percent", "last_train_loss")]
-        change, loss = against if label != NONE else [_Difference(0.0, 0.0)] * 2
+    for label, frame in frames.items():
+        change, loss = changes[label], losses[label]
         within = _within(-change.mean, change.error, bases["last_percent"].std())
         alike = _within(loss.mean, loss.error, bases["last_train_loss"].std())
         verdicts = {
             "no_loss": within.mean, "trains_alike": within.mean and alike.mean,
-            "surely_no_loss": within.surely, "surely_alike": within.surely and alike.surely,
+            "no_loss_to_spare": within.to_spare, "alike_to_spare": within.to_spare and alike.to_spare,
         }  # fmt: skip
         rows.append(
             {
                 "label": label,
-                "ratio": to_frame(records)["compression_ratio"].mean(),
+                "ratio": to_frame(runs[label])["compression_ratio"].mean(),
                 "percent": frame["last_percent"].mean(),
                 "sd": frame["last_percent"].std(),
                 "n": len(frame),
@@ -69,10 +66,20 @@ def summary(runs: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
                 "loss_se": loss.error / bases["last_train_loss"].mean(),
                 "collapsed": int(frame["collapsed"].sum()),
                 "diverged": int(frame["diverged"].sum()),
-                **{name: (verdict and not failed.any()) if measures else None for name, verdict in verdicts.items()},
+                **{name: (verdict and not failed[label]) if measures else None for name, verdict in verdicts.items()},
             }
         )
     return pd.DataFrame(rows).sort_values("ratio", ascending=False, kind="stable", ignore_index=True)
+
+
+def _against_none(
+    frames: Mapping[str, pd.DataFrame], failed: Mapping[str, bool], quantity: str
+) -> dict[str, Difference]:
+    """Return by label how a quantity differs from that of the runs without compression, which do not from themselves."""
+    by_seed = {label: frame.set_index("seed")[quantity] for label, frame in frames.items()}
+    base = by_seed.pop(NONE)
+    steady = [label for label in by_seed if not failed[label]]
+    return {NONE: Difference(0.0, 0.0), **differences(by_seed, base, steady)}
 
 
 def _with_equal_levels(records: Sequence[RunRecord], runs: Mapping[str, Sequence[RunRecord]]) -> list[RunRecord]:
@@ -95,23 +102,11 @@ def _levels(config: RunConfig) -> RunConfig:
     return config.replace(seed=0, compressor_options=activations, gradient_options=gradients)
 
 
-class _Difference(NamedTuple):
-    """A difference of two means, and its standard error; NaN where one is that of a single run."""
-
-    mean: float
-    error: float
-
-
-def _difference(values: pd.Series, base: pd.Series) -> _Difference:
-    error = math.sqrt(values.var() / len(values) + base.var() / len(base))
-    return _Difference(values.mean() - base.mean(), error)
-
-
 class _Within(NamedTuple):
     """Whether what runs lose in the mean is within a limit, and whether it is with a standard error to spare."""
 
     mean: bool
-    surely: bool
+    to_spare: bool
 
 
 def _within(loss: float, error: float, limit: float) -> _Within:
