@@ -54,7 +54,7 @@ class Quantizer(Compressor):
         return (header, body) if coded is None else (replace(header, context=True), torch.cat([body[:first], coded]))
 
     @classmethod
-    def run(cls, device: torch.device) -> ModuleType:
+    def loops_on(cls, device: torch.device) -> ModuleType:
         """Return the device's loops: torch's threads spin on after an operation and hold the core these wait for."""
         return loops(device)
 
