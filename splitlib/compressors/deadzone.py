@@ -47,16 +47,14 @@ class DeadZone(Quantizer):
 
     code: ClassVar[int] = 6
     coder: ClassVar[str] = "mixing"
-    codes: str = described(CONTEXT, f"how codes are written: {', '.join(CODES)}")
+    codes: str = described(CONTEXT, "how codes are written, in context of their neighbours in fewer bits", CODES)
     step: float = described(1.0, "distance of two levels, in root mean squares of the values")
-    scale: str = described(TENSOR, f"what the step is measured by: {', '.join(SCALES)}")
+    scale: str = described(TENSOR, "what the step is measured by", SCALES)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 1e-3 <= self.step <= 1e3:
             raise ConfigError(f"deadzone: step must be from 0.001 to 1000 root mean squares, not {self.step}")
-        if self.scale not in SCALES:
-            raise ConfigError(f"deadzone: scale must be one of {', '.join(SCALES)}, not {self.scale!r}")
 
     @property
     def parameters(self) -> tuple[int, int, int, int]:
