@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from splitlib.errors import ConfigError
@@ -11,9 +11,14 @@ from splitlib.errors import ConfigError
 T = TypeVar("T")
 
 
-def described(default: Any, help: str) -> Any:
-    """Return a dataclass field that is an option: its default, and what the command line says of it."""
-    return dataclasses.field(default=default, metadata={"help": help})
+def described(default: Any, help: str, choices: Iterable[str] = ()) -> Any:
+    """Return a dataclass field that is an option: its default, what the command line says of it, and what it may be.
+
+    With ``choices`` it may be one of them alone; the command line names them behind ``help``.
+    """
+    choices = tuple(choices)
+    listed = f": {', '.join(choices)}" if choices else ""
+    return dataclasses.field(default=default, metadata={"help": help + listed, "choices": choices})
 
 
 def build(kind: str, classes: Mapping[str, type[T]], name: str, options: Mapping[str, Any]) -> T:
@@ -24,13 +29,15 @@ def build(kind: str, classes: Mapping[str, type[T]], name: str, options: Mapping
     """
     if name not in classes:
         raise ConfigError(f"unknown {kind} {name!r}; choose from {', '.join(classes)}")
-    known = parameters(classes[name])
+    known, choices = parameters(classes[name]), option_choices({name: classes[name]})
     for option, value in options.items():
         if option not in known:
             takes = f"it takes {', '.join(known)}" if known else "it takes no parameters"
             raise ConfigError(f"{kind} {name!r} has no parameter {option!r}; {takes}")
         if type(value) is not type(known[option]):
             raise ConfigError(f"{name}: {option} must be {type(known[option]).__name__}, not {value!r}")
+        if option in choices and value not in choices[option]:
+            raise ConfigError(f"{name}: {option} must be one of {', '.join(choices[option])}, not {value!r}")
     return classes[name](**options)
 
 
@@ -46,6 +53,12 @@ def all_options(classes: Mapping[str, type]) -> dict[str, dict[str, Any]]:
 def option_help(classes: Mapping[str, type]) -> dict[str, str]:
     """Return what each option of any of the classes means."""
     return {f.name: f.metadata.get("help", "") for cls in classes.values() for f in dataclasses.fields(cls) if f.init}
+
+
+def option_choices(classes: Mapping[str, type]) -> dict[str, tuple[str, ...]]:
+    """Return what each option of any of the classes may be, where that is a fixed set."""
+    every = (f for cls in classes.values() for f in dataclasses.fields(cls))
+    return {f.name: f.metadata["choices"] for f in every if f.metadata.get("choices")}
 
 
 def parameters(cls: type) -> dict[str, Any]:

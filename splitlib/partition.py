@@ -114,7 +114,7 @@ def split(
         insert: layers to put around every cut of an encoder.
         max_length: tokens of every input, which layers along the tokens are built for.
         stages: parts of ``balanced``.
-        at: units before each cut of ``custom``; :func:`balanced_cuts` finds them by time or memory.
+        at: units before each cut of ``custom``.
 
     >>> from splitlib.models.mobilenet import mobilenet_v2_tiny
     >>> stages = split(mobilenet_v2_tiny(10).eval(), "first_last")
@@ -170,45 +170,20 @@ def cuts(model: nn.Module, name: str, *, stages: int = DEFAULT_STAGES, at: Seque
     return found
 
 
-BALANCES = ("macs", "time", "size")
-
-
-def balanced_cuts(
-    model: nn.Module, stages: int, *, by: str = "macs", sample: Values | None = None, device: torch.device | None = None
-) -> Cuts:
-    """Return the cuts that give ``stages`` devices equal shares, by torchgpipe's block partitions.
-
-    Args:
-        model: MobileNetV2 or a BERT-type encoder.
-        stages: how many parts.
-        by: ``macs``, which gives the same cuts everywhere; ``time``, measured forward and backward on ``device`` for a
-            second; or ``size``, the memory of activations and parameters, which torchgpipe only measures on a GPU. Give
-            measured cuts to a run as its ``cuts``: a run measured anew would be another run.
-        sample: a batch's inputs to measure with (default: one image of 224 px, or 16 tokens).
-        device: where to measure (default: the CPU).
+def balanced_cuts(model: nn.Module, stages: int) -> Cuts:
+    """Return the cuts that give ``stages`` devices equal shares of the MACs, by torchgpipe's block partitions.
 
     >>> from splitlib.models.mobilenet import mobilenet_v2_tiny
     >>> len(balanced_cuts(mobilenet_v2_tiny(10), 4))
     3
 
     Raises:
-        ConfigError: the model has fewer units than stages, or this cannot be measured here.
+        ConfigError: the model has fewer units than stages.
     """
-    layers, device = units(model), device or torch.device("cpu")
-    if by not in BALANCES:
-        raise ConfigError(f"unknown balance {by!r}; choose from {', '.join(BALANCES)}")
-    if not 2 <= stages <= len(layers):
-        raise ConfigError(f"stages must be from 2 to this {type(model).__name__}'s {len(layers)} units, not {stages}")
-    if by == "size" and device.type != "cuda":
-        raise ConfigError(f"balance 'size' reads a GPU's memory, and {device} has none to read; use time or macs")
-    values = tuple(x.to(device) for x in sample or _example(model))
-    if by == "macs":
-        shares = balance.balance_cost(unit_macs(model), stages)
-    elif by == "time":
-        shares = balance.balance_by_time(stages, nn.Sequential(*layers), values, device=device)
-    else:
-        shares = balance.balance_by_size(stages, nn.Sequential(*layers), values, device=device)
-    return tuple(accumulate(shares[:-1]))
+    costs = unit_macs(model)
+    if not 2 <= stages <= len(costs):
+        raise ConfigError(f"stages must be from 2 to this {type(model).__name__}'s {len(costs)} units, not {stages}")
+    return tuple(accumulate(balance.balance_cost(costs, stages)[:-1]))
 
 
 def _insert(parts: list[list[Unit]], pairs: Sequence[Pair]) -> None:

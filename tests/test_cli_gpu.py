@@ -54,7 +54,7 @@ def test_time_stops_a_run_which_goes_on_on_another_machine(tmp_path, monkeypatch
     command = [*SMOKE, "--only", "none", "sort 4", "--minutes", "60", "--out", str(tmp_path / "out")]
     looks = iter(range(1000))
     with monkeypatch.context() as patch:
-        patch.setattr(gpu_steps.Clock, "over", property(lambda clock: next(looks) >= 9))
+        patch.setattr(gpu_steps.TimeLimit, "over", property(lambda limit: next(looks) >= 9))
         assert cli.main(command) == 0
     shown = capsys.readouterr().out
     assert "time is up" in shown and "runs left: 1" in shown

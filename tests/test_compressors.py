@@ -166,7 +166,7 @@ def test_integers_are_refused():
         ("uniform", {"bits": 17}, "from 1 to 16, not 17"),
         ("sort", {"level_bits": 12, "bin_bits": 5}, "^level_bits 12 .* 1 to 16 bits"),
         ("fast", {"level_bits": 20}, "^level_bits 20 .* 1 to 16 bits"),
-        ("cast", {"dtype": "int8"}, "float16 or bfloat16, not 'int8'"),
+        ("cast", {"dtype": "int8"}, "dtype must be one of float16, bfloat16, not 'int8'"),
     ],
 )
 def test_mistakes_are_one_clear_line(name, options, words):

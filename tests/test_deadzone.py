@@ -103,6 +103,58 @@ def test_any_shape_and_dtype_comes_back(dtype, shape, scale):
     assert back.dtype == dtype and torch.allclose(back.float(), x.float(), atol=0.02 * (1 + x.float().norm().item()))
 
 
+def straightforward_body(x, step, by_row):
+    """The packed body of a finite tensor, one operation after the other in double precision."""
+    rows = x.double().reshape(math.prod(x.shape[:-1]) if by_row else 1, -1)
+    size = torch.maximum(rows.square().mean(1).sqrt(), rows.abs().amax(1) / (step * 32767))
+    widest = (step * size.max()).clamp(2.0**-125, torch.finfo(torch.float32).max).float()
+    octaves = (size.max() / size).log2().nan_to_num(nan=math.inf)
+    scales = (4 * octaves).round().clamp(0, 255).to(torch.uint8)
+    steps = widest.double() * 2.0 ** (-scales.double() / 4).reshape(-1, 1) if by_row else widest.double()
+    distances = rows.abs() / steps
+    levels = (distances + 0.4).floor().clamp(max=32767)
+    far = levels > 0
+    shift = ((distances - levels) * far).sum() / far.sum().clamp(min=1)
+    parts = [widest, shift.float(), *([scales] if by_row else []), (levels * rows.sign()).short()]
+    return b"".join(part.numpy().tobytes() for part in parts)
+
+
+AWKWARD = {
+    "zeros": torch.zeros(3, 5),
+    "minus zeros": -torch.zeros(3, 5),
+    "tokens": tokens(),
+    "images": normal(2, 3, 8, 8, seed=2, peaked=True).relu(),
+    "odd": normal(7, 1, 13, seed=3),
+    "a number": torch.tensor(-2.5),
+    "subnormal": normal(4, 9, seed=4) * 1e-41,
+    "smallest": torch.tensor([[2.0**-149, -(2.0**-149), 0.0], [0.0, 0.0, 0.0]]),
+    "huge": torch.tensor([[3.4e38, -3.4e38], [1.0, 1e-38]]),
+    "one far away": torch.cat([torch.zeros(5001), torch.tensor([-1e6, 3e-3, 1.0])]).reshape(3, -1),
+    "ties": torch.arange(-40.0, 40.0).reshape(8, 10) * 0.1,
+    "columns": normal(6, 10, seed=5).T,
+    "strided": normal(9, 8, 7, seed=6)[::2, :, 1::3],
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("x", AWKWARD.values(), ids=AWKWARD)
+@pytest.mark.parametrize("step", [0.001, 0.7, 1000.0])
+@pytest.mark.parametrize("scale", ["tensor", "row"])
+def test_bytes_are_those_of_the_plain_computation(scale, step, x, dtype):
+    x = x.clamp(-torch.finfo(dtype).max, torch.finfo(dtype).max).to(dtype)
+    before, payload = x.clone(), make_compressor("deadzone", step=step, scale=scale, codes="packed").encode(x)
+    assert payload.body.numpy().tobytes() == straightforward_body(x, step, scale == "row")
+    assert torch.equal(x, before) and not payload.header.raw
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_travels_as_it_is(value):
+    x = tokens()
+    x[3, 4] = value
+    payload = make_compressor("deadzone", scale="row").encode(x)
+    assert payload.header.raw and payload.body.numpy().tobytes() == x.numpy().tobytes()
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

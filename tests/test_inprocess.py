@@ -11,7 +11,6 @@ from splitlib.compressors import make_compressor
 from splitlib.errors import ConfigError
 from splitlib.models.mobilenet import FrozenStatistics, mobilenet_v2, mobilenet_v2_tiny
 from splitlib.models.roberta import add_lora, roberta_tiny
-from splitlib.models.units import units
 from splitlib.partition import balanced_cuts, split, unit_macs
 from splitlib.pipeline import build_pipeline
 from splitlib.pipeline.recompute import recomputed
@@ -210,22 +209,9 @@ def test_balanced_stages_share_the_work_and_lose_nothing(stages):
     assert [len(part) for part in parts] == [b - a for a, b in zip((0, *cuts), (*cuts, len(costs)), strict=True)]
 
 
-def test_balancing_by_time_measures_every_layer():
-    cuts = balanced_cuts(roberta_tiny(2), 3, by="time")
-    assert len(cuts) == 2 and 0 < cuts[0] < cuts[1] < len(units(roberta_tiny(2)))
-
-
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        ({"stages": 40}, "stages must be from 2 to this MobileNetV2's 9 units, not 40"),
-        ({"stages": 2, "by": "size"}, "balance 'size' reads a GPU's memory"),
-        ({"stages": 2, "by": "luck"}, "unknown balance 'luck'; choose from macs, time, size"),
-    ],
-)
-def test_impossible_balances(options, message):
-    with pytest.raises(ConfigError, match=message):
-        balanced_cuts(mobilenet_v2_tiny(10), **options)
+def test_more_stages_than_layers():
+    with pytest.raises(ConfigError, match="stages must be from 2 to this MobileNetV2's 9 units, not 40"):
+        balanced_cuts(mobilenet_v2_tiny(10), 40)
 
 
 def test_cuts_behind_the_last_layer():

@@ -18,11 +18,13 @@ from splitlib.cli import _parser, config_from_options
 from splitlib.compressors import COMPRESSORS, decode, make_compressor
 from splitlib.config import RunConfig
 from splitlib.errors import ConfigError
+from splitlib.options import option_choices
 from splitlib.planner.candidates import parse_compressor
 from splitlib.planner.choices import TOLERABLE_ERROR
 from splitlib.playground import outlook
 from splitlib.playground.bench import PROBES, Bench, Codec, plain_config, rank_note
 from splitlib.playground.choice import Choice, read_words, words
+from splitlib.playground.controls import CodecControls
 from splitlib.playground.copying import client_command, papermill_parameters, plan_command, train_command
 from splitlib.playground.lab import STALE, Playground
 from splitlib.playground.levels import edges_and_levels
@@ -249,6 +251,14 @@ def test_only_the_controls_that_apply_are_shown(screen):
     assert screen.controls.cuts.layout.display == "none"
     screen.controls.partition.value = "custom"
     assert screen.controls.cuts.layout.display is None
+
+
+def test_a_fixed_set_of_choices_is_a_drop_down():
+    """The dead zone's scale was a text field: the choices of each option were a list of the playground's own."""
+    codec = CodecControls("activations", list(COMPRESSORS), "deadzone", {})
+    choices = option_choices(COMPRESSORS)
+    assert choices["scale"] == ("tensor", "row") and {"codes", "dtype", "edges"} <= choices.keys()
+    assert {name: codec[name].options for name in choices} == choices
 
 
 @pytest.mark.parametrize("view", [0, 1, 2, 3])

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splitlib.errors import ConfigError
-from splitlib.pipeline.gpipe import gpipe_seconds
 from splitlib.pipeline.predict import (
     _RANKS,
     SCHEDULES,
@@ -21,6 +20,7 @@ from splitlib.pipeline.predict import (
     predict,
 )
 from splitlib.pipeline.predict import PASSES as PASSES_OF_ENGINES
+from splitlib.pipeline.predict_rates import gpipe_seconds
 from splitlib.pipeline.remote.link import Link
 from splitlib.timeline import Span, with_waits
 

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from splitlib.data.batches import _Reseeded
 from splitlib.pipeline.parts import make_parts
-from splitlib.pipeline.stage import Clock, Stage, stage_seed
+from splitlib.pipeline.stage import CurrentStep, Stage, stage_seed
 from splitlib.runtime import turn_to_draw
 from tests.support import TINY
 
@@ -16,8 +16,8 @@ CPU = torch.device("cpu")
 ONES = (torch.ones(64),)
 
 
-def dropout_stage(clock: Clock, index: int = 0) -> Stage:
-    return Stage(_Dropped(), index, clock, "fp32", CPU).train()
+def dropout_stage(current: CurrentStep, index: int = 0) -> Stage:
+    return Stage(_Dropped(), index, current, "fp32", CPU).train()
 
 
 class _Dropped(torch.nn.Module):
@@ -31,21 +31,21 @@ class _Noise(Dataset):
 
 
 def test_dropout_depends_on_step_stage_and_micro_batch_and_on_nothing_drawn_before():
-    clock = Clock(seed=3)
-    stage = dropout_stage(clock)
+    current = CurrentStep(seed=3)
+    stage = dropout_stage(current)
     (first,) = stage(ONES, 0)
     (second,) = stage(ONES, 1)
     torch.rand(1000)
     assert torch.equal(stage(ONES, 0)[0], first) and not torch.equal(first, second)
-    clock.step = 1
+    current.step = 1
     assert not torch.equal(stage(ONES, 0)[0], first)
-    assert not torch.equal(dropout_stage(Clock(seed=3), index=1)(ONES, 0)[0], first)
-    assert not torch.equal(dropout_stage(Clock(seed=4))(ONES, 0)[0], first)
+    assert not torch.equal(dropout_stage(CurrentStep(seed=3), index=1)(ONES, 0)[0], first)
+    assert not torch.equal(dropout_stage(CurrentStep(seed=4))(ONES, 0)[0], first)
 
 
 def draw(count: int, seed: int) -> list[torch.Tensor]:
     """What a stage draws for each of so many micro-batches."""
-    stage = dropout_stage(Clock(seed=seed))
+    stage = dropout_stage(CurrentStep(seed=seed))
     return [stage((torch.ones(50_000),), i)[0] for i in range(count)]
 
 
@@ -108,7 +108,7 @@ def test_evaluation_leaves_the_generator_alone():
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
-    dropout_stage(Clock()).eval()(ONES, 0)
+    dropout_stage(CurrentStep()).eval()(ONES, 0)
     assert torch.equal(torch.rand(3), expected)
 
 

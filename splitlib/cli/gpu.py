@@ -10,7 +10,17 @@ from pathlib import Path
 
 import torch
 
-from splitlib.cli.gpu_steps import Clock, Study, TimeIsUp, compressors, scaled_rows, split, torchgpipe, train, waiting
+from splitlib.cli.gpu_steps import (
+    Study,
+    TimeIsUp,
+    TimeLimit,
+    compressors,
+    scaled_rows,
+    split,
+    torchgpipe,
+    train,
+    waiting,
+)
 from splitlib.cli.settings import add_hub
 from splitlib.data import load_task
 from splitlib.errors import ConfigError
@@ -71,7 +81,7 @@ def run_gpu(options: argparse.Namespace) -> None:
     print(_findings(study, steps), flush=True)
     try:
         for number, name in enumerate(steps, start=1):
-            if study.clock.over:
+            if study.limit.over:
                 raise TimeIsUp
             print(f"\n--- {number}/{len(steps)} {name}", flush=True)
             STEPS[name](study)
@@ -97,7 +107,7 @@ def _study(options: argparse.Namespace) -> tuple[Study, list[str]]:
     profile = get_profile(options.profile)
     rows = scaled_rows(profile, options.epochs)
     steps, labels = _chosen(options.only, list(rows))
-    clock = Clock() if options.minutes is None else Clock(ends=time.monotonic() + 60 * options.minutes)
+    limit = TimeLimit() if options.minutes is None else TimeLimit(ends=time.monotonic() + 60 * options.minutes)
     study = Study(
         profile=profile,
         device=pick_device(options.device),
@@ -106,7 +116,7 @@ def _study(options: argparse.Namespace) -> tuple[Study, list[str]]:
         rows={label: rows[label] for label in labels},
         seeds=options.seeds,
         epochs=options.epochs,
-        clock=clock,
+        limit=limit,
     )
     return study, steps
 

@@ -40,7 +40,7 @@ class TimeIsUp(Exception):
 
 
 @dataclass
-class Clock:
+class TimeLimit:
     """How long the study may take, and whether it has said how long it will."""
 
     ends: float = float("inf")
@@ -66,7 +66,7 @@ class Study:
     seeds: int
     epochs: int | None
     """Of each run, where it is not the profile's."""
-    clock: Clock
+    limit: TimeLimit
 
     @property
     def split_devices(self) -> tuple[str, ...]:
@@ -154,7 +154,7 @@ def train(study: Study) -> None:
         TimeIsUp: before the last row was trained.
     """
     for label, config in study.runs():
-        if study.clock.over and load_record(config) is None:
+        if study.limit.over and load_record(config) is None:
             raise TimeIsUp
         try:
             record = run(
@@ -165,7 +165,7 @@ def train(study: Study) -> None:
                 checkpoints=study.checkpoints,
             )
         except KeyboardInterrupt:
-            if study.clock.over:
+            if study.limit.over:
                 raise TimeIsUp from None
             raise
         study.keep(record_path(config))
@@ -207,14 +207,14 @@ class _Watched(Progress):
         self.study, self.taken, self.warm = study, 0, 0.0
 
     def advance(self, steps: int = 1, **numbers: float) -> None:
-        """Count, look at the clock, and tell the estimate when there is one."""
+        """Count, look whether time is up, and tell the estimate when there is one."""
         super().advance(steps, **numbers)
         self.taken += steps
-        self.stopped = self.study.clock.over
+        self.stopped = self.study.limit.over
         if self.taken == 1:
             self.warm = time.monotonic()  # the first step also loads kernels
-        if self.taken == max(2, min(ESTIMATE_STEPS, self.total // 2)) and not self.study.clock.estimated:
-            self.study.clock.estimated = True
+        if self.taken == max(2, min(ESTIMATE_STEPS, self.total // 2)) and not self.study.limit.estimated:
+            self.study.limit.estimated = True
             self._estimate((time.monotonic() - self.warm) / (self.taken - 1))
 
     def _estimate(self, step: float) -> None:

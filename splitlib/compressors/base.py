@@ -152,7 +152,7 @@ class Compressor(ABC):
         return header, body
 
     @classmethod
-    def run(cls, device: torch.device) -> ModuleType:
+    def loops_on(cls, device: torch.device) -> ModuleType:
         """Return the module that scans tensors and messages: torch's operations, among which a codec's own may be."""
         return reference
 
@@ -174,7 +174,7 @@ class Compressor(ABC):
                 f"with up to {MAX_DIMENSIONS} dimensions: convert it, such as with .float()"
             )
         x = x.detach().contiguous()
-        low, high = self.run(x.device).span(x) if x.numel() else (0.0, 0.0)
+        low, high = self.loops_on(x.device).span(x) if x.numel() else (0.0, 0.0)
         raw = not math.isfinite(low) or not math.isfinite(high)
         header = Header(self.code, x.dtype, tuple(x.shape), self.parameters, raw)
         message = torch.empty(room + HEADER_BYTES + header.body_nbytes, dtype=torch.uint8, device=x.device)[room:]
@@ -231,7 +231,7 @@ def decode(payload: Payload) -> Tensor:
     nbytes = header.body_nbytes
     if body.numel() != nbytes and not ((header.zstd or header.context) and nbytes):
         raise PayloadError(f"payload's body has {body.numel()} bytes; its header implies {nbytes}")
-    if int(_word_sum(payload.message, _CODECS[header.codec].run(body.device))):
+    if int(_word_sum(payload.message, _CODECS[header.codec].loops_on(body.device))):
         raise PayloadError("payload is corrupted: its checksum does not fit")
     if not header.numel:
         return torch.empty(header.shape, dtype=header.dtype, device=body.device)
@@ -272,15 +272,15 @@ def _sealed(header: Header, message: Tensor) -> Payload:
     packed = torch.frombuffer(bytearray(header.pack()), dtype=torch.uint8)
     message[:HEADER_BYTES] = packed.to(message.device)
     checksum = message[HEADER_BYTES - _WORD : HEADER_BYTES].view(torch.int64)
-    checksum -= _word_sum(message, _CODECS[header.codec].run(message.device))
+    checksum -= _word_sum(message, _CODECS[header.codec].loops_on(message.device))
     return Payload(message)
 
 
-def _word_sum(message: Tensor, run: ModuleType) -> Tensor:
+def _word_sum(message: Tensor, loops: ModuleType) -> Tensor:
     """Return the sum modulo 2^64 of the message's 8-byte words, the last one filled up with zeros.
 
     Every flipped bit changes it. It runs at memory speed on any device, as no CRC does.
     """
     if message.storage_offset() % _WORD or not message.is_contiguous():
         message = message.clone(memory_format=torch.contiguous_format)
-    return run.word_sum(message)
+    return loops.word_sum(message)

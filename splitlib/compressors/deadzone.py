@@ -47,16 +47,14 @@ class DeadZone(Quantizer):
 
     code: ClassVar[int] = 6
     coder: ClassVar[str] = "mixing"
-    codes: str = described(CONTEXT, f"how codes are written: {', '.join(CODES)}")
+    codes: str = described(CONTEXT, "how codes are written, in context of their neighbours in fewer bits", CODES)
     step: float = described(1.0, "distance of two levels, in root mean squares of the values")
-    scale: str = described(TENSOR, f"what the step is measured by: {', '.join(SCALES)}")
+    scale: str = described(TENSOR, "what the step is measured by", SCALES)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 1e-3 <= self.step <= 1e3:
             raise ConfigError(f"deadzone: step must be from 0.001 to 1000 root mean squares, not {self.step}")
-        if self.scale not in SCALES:
-            raise ConfigError(f"deadzone: scale must be one of {', '.join(SCALES)}, not {self.scale!r}")
 
     @property
     def parameters(self) -> tuple[int, int, int, int]:
@@ -64,23 +62,29 @@ class DeadZone(Quantizer):
         return (SCALES.index(self.scale), 0, 0, 0)
 
     def encode_body(self, x: Tensor, low: float, high: float, body: Tensor) -> None:
-        """Write the step, the shift, the rows' scales and the packed levels."""
-        rows = x.double().reshape(_rows(x.shape, self.scale == ROW), -1)
-        farthest = rows.abs().amax(1) / (self.step * _MOST)
-        sizes = torch.maximum(rows.square().mean(1).sqrt(), farthest)
+        """Write the step, the shift, the rows' scales and the packed levels.
+
+        Getting memory for a large tensor in double precision takes longer than computing it, so two such serve for all.
+        """
+        by_row = self.scale == ROW
+        rows = x.double().reshape(_rows(x.shape, by_row), -1)
+        work = rows.square()
+        spread = work.mean(1).sqrt()
+        distances = torch.abs(rows, out=work)
+        sizes = torch.maximum(spread, distances.amax(1) / (self.step * _MOST))
         largest = sizes.max()
         step = (self.step * largest).clamp(SMALLEST_STEP, torch.finfo(torch.float32).max).float()
         scales = (_PER_OCTAVE * (largest / sizes).log2()).round().nan_to_num(255, 255).clamp(0, 255).to(torch.uint8)
-        steps = _steps(step, scales, self.scale == ROW)
-        distances = rows.abs() / steps
-        levels = (distances + _ROUND_UP).floor().clamp(max=_MOST)
-        far = levels > 0
-        shift = ((distances - levels) * far).sum() / far.sum().clamp(min=1)
-        split = self._codes_begin(len(scales), self.scale == ROW)
+        distances.div_(_steps(step, scales, by_row))
+        levels = torch.add(distances, _ROUND_UP, out=rows).floor_().clamp_(max=_MOST)
+        magnitudes = levels.to(torch.int16)
+        shift = distances.sub_(levels).masked_fill_(magnitudes == 0, 0).sum() / magnitudes.count_nonzero().clamp(min=1)
+        split = self._codes_begin(len(scales), by_row)
         body[:_STEP] = as_bytes(step.reshape(1))
         body[_STEP:_NUMBERS] = as_bytes(shift.float().reshape(1))
         body[_NUMBERS:split] = scales[: split - _NUMBERS]
-        body[split:] = as_bytes((levels * rows.sign()).to(torch.int16))
+        magnitudes = magnitudes.reshape(x.shape)
+        body[split:] = as_bytes(torch.where(x < 0, -magnitudes, magnitudes))
 
     @classmethod
     def body_nbytes(cls, header: Header) -> int:

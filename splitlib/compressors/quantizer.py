@@ -33,13 +33,11 @@ class Quantizer(Compressor):
     """A compressor that rounds to a table's levels. Two stages send the same values in fewer bytes; one can be had."""
 
     zstd: int = described(0, f"level of zstd behind the codes, 1 to {MAX_LEVEL}; 0: none")
-    codes: str = described(PACKED, f"how codes are written: {PACKED}; {CONTEXT}: in fewer bits, given their neighbours")
+    codes: str = described(PACKED, "how codes are written, in context of their neighbours in fewer bits", CODES)
 
     def __post_init__(self) -> None:
         if not 0 <= self.zstd <= MAX_LEVEL:
             raise ConfigError(f"zstd must be from 0 (off) to {MAX_LEVEL}, not {self.zstd}")
-        if self.codes not in CODES:
-            raise ConfigError(f"codes must be one of {', '.join(CODES)}, not {self.codes!r}")
         if self.zstd and self.codes == CONTEXT:
             raise ConfigError("zstd finds nothing in codes that are written in context: choose one of the two")
 
@@ -54,7 +52,7 @@ class Quantizer(Compressor):
         return (header, body) if coded is None else (replace(header, context=True), torch.cat([body[:first], coded]))
 
     @classmethod
-    def run(cls, device: torch.device) -> ModuleType:
+    def loops_on(cls, device: torch.device) -> ModuleType:
         """Return the device's loops: torch's threads spin on after an operation and hold the core these wait for."""
         return loops(device)
 

@@ -47,12 +47,12 @@ class UniformQuantization(Quantizer):
 
     def encode_body(self, x: Tensor, low: float, high: float, body: Tensor) -> None:
         """Write minima, steps and packed codes."""
-        flat, run = x.float().reshape(-1), loops(x.device)
+        flat, on_device = x.float().reshape(-1), loops(x.device)
         ends = torch.tensor([[low], [high]], dtype=torch.float32)
-        table = level_table(run.extremes(flat, self.block) if self.block else ends, self.bits)
+        table = level_table(on_device.extremes(flat, self.block) if self.block else ends, self.bits)
         split = RANGE_BYTES * table.shape[1]
         body[:split] = as_bytes(table)
-        run.write_blocks(flat, level_scaling(table), self.block or len(flat), self.bits, body[split:])
+        on_device.write_blocks(flat, level_scaling(table), self.block or len(flat), self.bits, body[split:])
 
     @classmethod
     def body_nbytes(cls, header: Header) -> int:

@@ -60,13 +60,15 @@ class LinearInsert:
     """Two linear layers without bias: width to width * ratio, and back (002 §1.1)."""
 
     ratio: float = described(0.5, "share of the width that crosses the cut")
-    start: str = described("identity", "identity: the first features pass unchanged; random: as torch starts any layer")
+    start: str = described(
+        "identity",
+        "how the layers begin, passing the first features unchanged or as torch starts any",
+        ("identity", "random"),
+    )
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio <= 1:
             raise ConfigError(f"linear: ratio must be in (0, 1], not {self.ratio}")
-        if self.start not in ("identity", "random"):
-            raise ConfigError(f"linear: start must be identity or random, not {self.start!r}")
 
     def pair(self, width: int, length: int) -> Pair:
         """Return the two layers; at the identity start and ratio 1 they change no bit of a float32 tensor."""

@@ -22,7 +22,7 @@ from splitlib.pipeline.boundary import Traffic
 from splitlib.pipeline.channel import Channel
 from splitlib.pipeline.engine import Engine, Scale, batch_loss
 from splitlib.pipeline.processes import MEETING
-from splitlib.pipeline.stage import Clock, Stage
+from splitlib.pipeline.stage import CurrentStep, Stage
 from splitlib.runtime import pick_device
 
 _TIMEOUT = datetime.timedelta(minutes=30)
@@ -109,8 +109,8 @@ class DataParallel(Engine):
         """``model`` maps a tuple of tensors to a tuple that starts with the logits."""
         super().__init__()
         self.group, self.device, self.leads = group, group.device, group.rank == 0
-        self.traffic, self.clock = Traffic(), Clock(seed)
-        stage = Stage(model, 0, self.clock, precision, group.device).to(group.device)
+        self.traffic, self.current = Traffic(), CurrentStep(seed)
+        stage = Stage(model, 0, self.current, precision, group.device).to(group.device)
         self.replica = DistributedDataParallel(stage)
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ class DataParallel(Engine):
 
     def train_batch(self, inputs: tuple[Tensor, ...], labels: Tensor, *, step: int, scale: Scale) -> float:
         """As :meth:`Engine.train_batch`; every replica gets the whole batch and takes its share."""
-        self.clock.step = step
+        self.current.step = step
         loss = batch_loss(self(*map(self.group.share, inputs)), self.group.share(labels))
         scale(loss).backward()
         mean = loss.detach().clone()

@@ -19,22 +19,22 @@ from splitlib.pipeline.engine import Engine, Scale, batch_loss
 from splitlib.pipeline.inline import compute_inline
 from splitlib.pipeline.parts import trains
 from splitlib.pipeline.recompute import recomputed, run_twice
-from splitlib.pipeline.stage import Clock, Stage
+from splitlib.pipeline.stage import CurrentStep, Stage
 
 
 class _Counted(nn.Module):
     """A stage behind its boundary, for torchgpipe, which calls it with one micro-batch after the other."""
 
-    def __init__(self, stage: Stage, boundary: Boundary | None, clock: Clock) -> None:
+    def __init__(self, stage: Stage, boundary: Boundary | None, current: CurrentStep) -> None:
         super().__init__()
-        self.boundary, self.stage, self.clock, self.calls = boundary, stage, clock, 0
+        self.boundary, self.stage, self.current, self.calls = boundary, stage, current, 0
         self.twice = 0
         """How many micro-batches, from the first, are run again in the backward pass."""
 
     def forward(self, values: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         micro_batch, self.calls = self.calls, self.calls + 1
         if self.boundary is not None:
-            values = self.boundary(values, self.clock.step, micro_batch)
+            values = self.boundary(values, self.current.step, micro_batch)
         if micro_batch < self.twice:
             return run_twice(self.stage, values, micro_batch)
         return self.stage(values, micro_batch)
@@ -49,10 +49,17 @@ class Pipeline(Engine):
     """
 
     def __init__(
-        self, gpipe: GPipe, traffic: Traffic, clock: Clock, coding: Coding, *, recompute: str, micro_batch_loss: str
+        self,
+        gpipe: GPipe,
+        traffic: Traffic,
+        current: CurrentStep,
+        coding: Coding,
+        *,
+        recompute: str,
+        micro_batch_loss: str,
     ) -> None:
         super().__init__()
-        self.gpipe, self.traffic, self.clock, self.coding = gpipe, traffic, clock, coding
+        self.gpipe, self.traffic, self.current, self.coding = gpipe, traffic, current, coding
         self.recompute, self.micro_batch_loss = recompute, micro_batch_loss
         self.device = gpipe.devices[-1]
 
@@ -69,7 +76,7 @@ class Pipeline(Engine):
 
     def train_batch(self, inputs: tuple[Tensor, ...], labels: Tensor, *, step: int, scale: Scale) -> float:
         """As :meth:`Engine.train_batch`."""
-        self.clock.step = step
+        self.current.step = step
         logits = self(*inputs)
         loss = batch_loss(logits, labels)
         if self.micro_batch_loss == "sum":
@@ -128,7 +135,7 @@ def build_pipeline(
     if len(devices) != len(parts):
         raise ConfigError(f"{len(parts)} stages need {len(parts)} devices, not {len(devices)}")
     check_precision(precision, devices)
-    traffic, clock = Traffic(), Clock(seed)
+    traffic, current = Traffic(), CurrentStep(seed)
     cuts = len(parts) - 1
     codecs = zip(_copies(activations, cuts), _copies(gradients, cuts), strict=True)
     boundaries = [
@@ -136,7 +143,7 @@ def build_pipeline(
         for cut, pair in enumerate(codecs)
     ]
     stages = [
-        _Counted(Stage(part, index, clock, precision, device), boundary, clock)
+        _Counted(Stage(part, index, current, precision, device), boundary, current)
         for index, (part, device, boundary) in enumerate(zip(parts, devices, [None, *boundaries], strict=True))
     ]
     compute_inline()
@@ -148,7 +155,7 @@ def build_pipeline(
         checkpoint="never",  # a stage recomputes by itself, see splitlib.pipeline.recompute
         deferred_batch_norm=batch_norm == "deferred",
     )
-    return Pipeline(gpipe, traffic, clock, coding, recompute=recompute, micro_batch_loss=micro_batch_loss)
+    return Pipeline(gpipe, traffic, current, coding, recompute=recompute, micro_batch_loss=micro_batch_loss)
 
 
 def _copies(codecs: Compressor | Sequence[Compressor], cuts: int) -> list[Compressor]:

@@ -16,8 +16,8 @@ PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
-class Clock:
-    """Which optimizer step the stages are in: their engine sets it before each batch."""
+class CurrentStep:
+    """The run's seed, and which optimizer step its stages are in: their engine sets that before each batch."""
 
     seed: int = 0
     step: int = 0
@@ -31,9 +31,11 @@ class Stage(nn.Module):
     machines.
     """
 
-    def __init__(self, layers: nn.Module, index: int, clock: Clock, precision: str, device: torch.device) -> None:
+    def __init__(
+        self, layers: nn.Module, index: int, current: CurrentStep, precision: str, device: torch.device
+    ) -> None:
         super().__init__()
-        self.layers, self.index, self.clock, self.precision = layers, index, clock, precision
+        self.layers, self.index, self.current, self.precision = layers, index, current, precision
         self.device = device
 
     def forward(self, values: Values, micro_batch: int) -> Values:
@@ -41,7 +43,7 @@ class Stage(nn.Module):
         if not self.training:
             return self._compute(values)
         with turn_to_draw(self.device) as generator:
-            generator.manual_seed(stage_seed(self.clock.seed, self.clock.step, self.index, micro_batch))
+            generator.manual_seed(stage_seed(self.current.seed, self.current.step, self.index, micro_batch))
             return self._compute(values)
 
     def _compute(self, values: Values) -> Values:

@@ -18,7 +18,7 @@ from splitlib.measuring.batches import stages_of
 from splitlib.models.units import Unit, Values, units
 from splitlib.partition import cuts, unit_macs
 from splitlib.pipeline.remote.wire import ACTIVATION_1, Frame, encode_frame
-from splitlib.pipeline.stage import Clock, Stage
+from splitlib.pipeline.stage import CurrentStep, Stage
 from splitlib.planner.candidates import codec, named_partitions
 from splitlib.planner.codecs import WARMUP, in_turn
 from splitlib.planner.costs import (
@@ -125,8 +125,8 @@ class Bench:
         whole: Any = stages_of(self.trainer)[0].layers
         self.model = whole.model
         self.units: list[Unit] = units(self.model)
-        clock = Clock(config.seed)
-        self.stages = [Stage(unit, k, clock, config.precision, device).train() for k, unit in enumerate(self.units)]
+        current = CurrentStep(config.seed)
+        self.stages = [Stage(unit, k, current, config.precision, device).train() for k, unit in enumerate(self.units)]
         self.batch: tuple[Values, Tensor] = next(iter(self.trainer.rest_of_epoch()))
 
     def layers(self) -> Costs:

@@ -9,12 +9,9 @@ from typing import Any
 import ipywidgets
 
 from splitlib.compressors import COMPRESSORS, compressor_options
-from splitlib.compressors.cast import CASTS
-from splitlib.compressors.edges import RULES
-from splitlib.compressors.quantizer import CODES
 from splitlib.config import PARTITIONS, task_kind
 from splitlib.data.tasks import TASKS
-from splitlib.options import parameters
+from splitlib.options import option_choices, parameters
 from splitlib.playground.choice import LIMITS, MODELS, SAME, Choice
 from splitlib.plots.timing import rate_text
 
@@ -28,7 +25,7 @@ _BLOCKS = [("whole tensor", 0), ("64 values", 64), ("256 values", 256), ("1024 v
 _SIZES = ("bits", "level_bits", "bin_bits", "rank", "dtype")
 # Names in words for what the config calls by one word.
 _TITLES = {"level_bits": "level bits Q", "bin_bits": "bin bits S", "edges": "bin edges", "block": "range of"}
-_CHOICES = {"edges": RULES, "dtype": CASTS, "codes": CODES}
+_CHOICES = option_choices(COMPRESSORS)
 _RANGES = {"bits": (1, 16), "zstd": (0, 22), "level_bits": (0, 16), "bin_bits": (0, 8), "rank": (1, 64),
            "iterations": (1, 5)}  # fmt: skip
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from splitlib.config import RunConfig
-from splitlib.pipeline.gpipe import Seconds, gpipe_seconds
 from splitlib.pipeline.predict import Message, Prediction, Work, predict
+from splitlib.pipeline.predict_rates import Seconds, gpipe_seconds
 from splitlib.pipeline.remote.link import Link
 from splitlib.playground.bench import Bench, Codec, Encoded
 from splitlib.plots.timing import rate_text

@@ -30,7 +30,7 @@ from splitlib.pipeline.remote.wire import (
     GRADIENT_2,
 )
 from splitlib.pipeline.schedule import HEAD, HEAD_GRADIENT, TAIL, TAIL_GRADIENT, Agenda, Task, lanes
-from splitlib.pipeline.stage import Clock, Stage
+from splitlib.pipeline.stage import CurrentStep, Stage
 from splitlib.timeline import CLIENT, Span, Timeline
 
 _BUILDING_SECONDS = 600.0  # a server may have to load weights
@@ -68,9 +68,9 @@ class RemotePipeline(Engine):
         super().__init__()
         head, body, tail = parts
         self.config, self.device, self.link, self.coding = config, device, link, coding
-        self.traffic, self.clock, self.timeline = Traffic(), Clock(config.seed), Timeline(CLIENT)
-        self.head = Stage(head, 0, self.clock, config.precision, device).to(device)
-        self.tail = Stage(tail, 2, self.clock, config.precision, device).to(device)
+        self.traffic, self.current, self.timeline = Traffic(), CurrentStep(config.seed), Timeline(CLIENT)
+        self.head = Stage(head, 0, self.current, config.precision, device).to(device)
+        self.tail = Stage(tail, 2, self.current, config.precision, device).to(device)
         self.by_kind = channels_by_kind(codecs, coding)
         self.returns = {GRADIENT_1: trains(head), GRADIENT_2: trains(head, body)}
         self.shrinkage = shrinkage(head)
@@ -179,11 +179,11 @@ class RemotePipeline(Engine):
         if self.training:
             raise RuntimeError("this engine trains by train_batch(); call eval() before evaluating")
         with torch.no_grad():
-            return torch.cat(self._run(inputs, self.clock.step).logits)
+            return torch.cat(self._run(inputs, self.current.step).logits)
 
     def train_batch(self, inputs: tuple[Tensor, ...], labels: Tensor, *, step: int, scale: Scale) -> float:
         """As :meth:`Engine.train_batch`."""
-        self.clock.step = step
+        self.current.step = step
         self.timeline.take()
         before = {kind: replace(count) for kind, count in self.endpoint.counts.items()}
         loss = self._run(inputs, step, labels.to(self.device), scale).loss

@@ -31,7 +31,7 @@ from splitlib.pipeline.remote.mailbox import CONTROL
 from splitlib.pipeline.remote.side import Batch, Inbox, channels_by_kind, work_off
 from splitlib.pipeline.remote.wire import ACTIVATION_1, ACTIVATION_2, FROM_CLIENT, FROM_SERVER, GRADIENT_1, GRADIENT_2
 from splitlib.pipeline.schedule import BODY, BODY_GRADIENT, Agenda, Task, lanes
-from splitlib.pipeline.stage import Clock, Stage
+from splitlib.pipeline.stage import CurrentStep, Stage
 from splitlib.timeline import SERVER, Timeline
 
 
@@ -127,8 +127,8 @@ class Session:
         head, body, _ = make_parts(config, start.num_labels, hub)
         self.step, self.device = start.step, device
         self.weights_norm = weights_norm(body)  # as built, before a checkpoint is read
-        self.timeline, self.clock = Timeline(SERVER), Clock(config.seed)
-        self.body = Stage(body, 1, self.clock, config.precision, device).to(device)
+        self.timeline, self.current = Timeline(SERVER), CurrentStep(config.seed)
+        self.body = Stage(body, 1, self.current, config.precision, device).to(device)
         self.shrinkage = shrinkage(body)
         self.coding = Coding.of(config, start.train_samples)
         self.channels = channels_by_kind(codecs, self.coding)
@@ -174,7 +174,7 @@ class Session:
     def _batch(self, batch: Batch, endpoint: Endpoint) -> None:
         if batch.training and batch.step != self.step:
             raise PeerError(f"the client sent a batch of step {batch.step}; the server is at step {self.step}")
-        self.clock.step = batch.step
+        self.current.step = batch.step
         self.body.train(batch.training)
         with torch.set_grad_enabled(batch.training):
             self.timeline.forget_before(self._batch_ended)

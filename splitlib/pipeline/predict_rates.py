@@ -1,8 +1,8 @@
-"""Time of one batch under ``gpipe`` over many links at once: the simulation of ``predict`` as sums and maxima.
+"""Predicted time of one batch at many rates of a link at once: under ``gpipe``, ``predict`` as sums and maxima.
 
-Under ``gpipe`` every worker has one order, whatever the link: all micro-batches go forward one behind the other, then
-all back. So a batch is a line of stations, each taking as long for every micro-batch, and the links can be the columns
-of an array. ``predict`` takes a simulation for each link, and tells besides who did what when.
+With that schedule every worker has one order, whatever the link: all micro-batches go forward one behind the other,
+then all back. So a batch is a line of stations, each taking as long for every micro-batch, and the links can be the
+columns of an array. ``predict`` takes a simulation for each link, and tells besides who did what when.
 """
 
 from __future__ import annotations
