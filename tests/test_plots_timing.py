@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,7 +26,7 @@ def ax():
     with plots.figure("demo") as (drawing, axes):
         yield axes[0]
         drawing.canvas.draw()
-    plots.plt.close(drawing)
+    plt.close(drawing)
 
 
 def bars(ax, lane):
@@ -152,4 +153,4 @@ def test_panels_on_one_scale_show_which_batch_is_longer():
         (_, fast), (_, slow) = (ax.get_xlim() for ax in axes)
         plots_timing.on_one_scale(axes)
         assert fast < slow and [ax.get_xlim() for ax in axes] == [(0, slow)] * 2
-    plots.plt.close(drawing)
+    plt.close(drawing)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from splitlib.plots import COLOURS, HATCHES, look
+from splitlib.plots.style import COLOURS, HATCHES, look
 from splitlib.timeline import CLIENT, SERVER
 
 # The end of a column's name -> how its axis is called and in what unit; the first that fits.

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from splitlib.plots import COLOURS, HATCHES, LINES, MARKERS
+from splitlib.plots.style import COLOURS, HATCHES, LINES, MARKERS
 from splitlib.timeline import COMPUTE, DECODE, ENCODE, SEND, WAIT, Span
 
 FORWARD, BACKWARD, OPTIMIZER, WAITING = "forward", "backward", "optimizer", "waiting (bubble)"
