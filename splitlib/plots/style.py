@@ -9,8 +9,10 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.rcsetup import cycler
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 # Okabe and Ito's palette (2008), without its yellow, which vanishes on white paper.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -51,14 +53,21 @@ def look(position: int) -> dict[str, Any]:
 
 @contextmanager
 def figure(
-    title: str, *, columns: int = 1, height: float = 3.8, width: float = 4.6
+    title: str, *, columns: int = 1, lines: int = 1, height: float = 3.8, width: float = 4.6
 ) -> Iterator[tuple[Figure, Sequence[Axes]]]:
-    """Yield a figure in the workbook's style with ``columns`` panels; ``title`` names data and hardware.
+    """Yield a figure in the workbook's style and its panels, line by line; ``title`` names data and hardware.
 
-    ``height`` and a panel's ``width`` are inches; no figure is narrower than 6.4.
+    ``height``, of the whole figure, and a panel's ``width`` are inches; no figure is narrower than 6.4.
     """
     with plt.rc_context(STYLE):
-        drawing, axes = plt.subplots(1, columns, figsize=(max(6.4, width * columns), height), squeeze=False)
+        drawing, axes = plt.subplots(lines, columns, figsize=(max(6.4, width * columns), height), squeeze=False)
         title = re.sub(r"(?<=\d) (?=[A-Za-z])", "\N{NO-BREAK SPACE}", title)  # a unit stays with its number
         drawing.suptitle(title, fontsize=10, wrap=True)
-        yield drawing, axes[0]
+        yield drawing, axes.ravel()
+
+
+def plain_log(axis: Axis, steps: Sequence[float] = (1.0, 2.0, 5.0)) -> None:
+    """Number a logarithmic axis at ``steps`` of each decade, written out: 0.05 in place of a power of ten."""
+    axis.set_major_locator(LogLocator(subs=steps))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
