@@ -65,3 +65,24 @@ def test_words_lie_outside_the_panel_and_do_not_cover_each_other(ax):
     panel, whole = ax.get_window_extent(), ax.figure.bbox
     assert all(text.get_window_extent().x0 > panel.x1 for text in ax.texts)
     assert all(box.x1 <= whole.x1 for box in boxes)
+
+
+def test_settings_that_take_the_same_time_each_have_their_line(ax):
+    seconds = pd.DataFrame({"predicted": [1.0] * 3, "measured": [1.0, 1.25, 0.999]}, index=["a", "b", "c"])
+    rows.predicted_and_measured(ax, seconds)
+    predicted, measured = marks(ax).values()
+    assert len(np.unique(np.concatenate([predicted[:, 1], measured[:, 1]]))) == 6
+    assert [text.get_text() for text in ax.texts] == ["measured\nis longer", "+0%", "+25%", "+0%"], "and no -0%"
+    assert ax.get_xscale() == "log"
+
+
+def test_quantities_of_the_same_rows_are_level_and_named_once():
+    with plots.figure("title", columns=2, height=3.0) as (drawing, axes):
+        rows.panels_by_row(axes, {"bytes": EQUAL, "time": 10 * EQUAL})
+        drawing.canvas.draw()
+        names = [[label.get_text() for label in ax.get_yticklabels()] for ax in axes]
+        assert names == [list(EQUAL.index), [""] * 3]
+        heights = [[places[:, 1] for places in marks(ax).values()] for ax in axes]
+        assert np.allclose(heights[0], heights[1], equal_nan=True)
+        assert [ax.get_xlabel() for ax in axes] == ["bytes", "time"]
+    plt.close(drawing)

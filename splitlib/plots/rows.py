@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from splitlib.plots.style import COLOURS
+from splitlib.plots.style import COLOURS, plain_log
 
 _HOLLOW = {"marker": "D", "color": "black", "markerfacecolor": "white"}
 _FILLED = {"marker": "o", "color": COLOURS[0]}
@@ -54,9 +54,33 @@ def legend_above(ax: Axes) -> None:
 def words_beside(ax: Axes, words: pd.DataFrame) -> None:
     """Write each column of ``words`` [rows, columns] right of the panel's lines, under its name."""
     for position, column in enumerate(map(str, words.columns), start=1):
-        right = {"textcoords": "offset points", "fontsize": 8, "ha": "right"}
+        right: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8, "ha": "right"}
         ax.annotate(column, (1, 1), (_COLUMN * position, 3), xycoords="axes fraction", va="bottom", **right)
         for place, text in enumerate(words[column]):
             ax.annotate(
                 str(text), (1, place), (_COLUMN * position, 0), xycoords=("axes fraction", "data"), va="center", **right
             )
+
+
+def panels_by_row(axes: Sequence[Axes], quantities: Mapping[str, pd.DataFrame]) -> None:
+    """Draw several quantities of the same rows side by side, on logarithmic axes; the names stand at the left.
+
+    ``quantities`` has the values of :func:`marks_by_row` by what is written under the axis.
+    """
+    for ax, (words, values) in zip(axes, quantities.items(), strict=True):
+        marks_by_row(ax, values)
+        ax.set(xscale="log", xlabel=words)
+        plain_log(ax.xaxis)
+    for ax in axes[1:]:
+        ax.set_yticklabels([])
+    legend_above(axes[0])
+
+
+def predicted_and_measured(ax: Axes, seconds: pd.DataFrame) -> None:
+    """Draw ``predicted`` and ``measured`` times per batch of each row, and by how much what was measured is longer."""
+    marks_by_row(ax, seconds[["predicted", "measured"]])
+    off = seconds["measured"] / seconds["predicted"] - 1
+    words_beside(ax, off.map("{:+z.0%}".format).to_frame("measured\nis longer"))
+    ax.set(xscale="log", xlabel="time per batch [s, log]")
+    plain_log(ax.xaxis)
+    legend_above(ax)

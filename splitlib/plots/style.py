@@ -63,11 +63,13 @@ def figure(
         drawing, axes = plt.subplots(lines, columns, figsize=(max(6.4, width * columns), height), squeeze=False)
         title = re.sub(r"(?<=\d) (?=[A-Za-z])", "\N{NO-BREAK SPACE}", title)  # a unit stays with its number
         drawing.suptitle(title, fontsize=10, wrap=True)
-        yield drawing, axes.ravel()
+        yield drawing, list(axes.flat)
 
 
-def plain_log(axis: Axis, steps: Sequence[float] = (1.0, 2.0, 5.0)) -> None:
-    """Number a logarithmic axis at ``steps`` of each decade, written out: 0.05 in place of a power of ten."""
+def plain_log(axis: Axis) -> None:
+    """Number a logarithmic axis, whose limits are known, in plain figures: 0.05 in place of a power of ten."""
+    low, high = axis.get_view_interval()
+    steps = (1.0, 2.0, 5.0) if high > 10 * low else (1.0, 1.2, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
     axis.set_major_locator(LogLocator(subs=steps))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
