@@ -88,15 +88,14 @@ def stacked_bars(ax: Axes, heights: pd.DataFrame, *, points: pd.Series, points_l
     ax.set_axisbelow(True)
 
 
-def metric_by_ratio(ax: Axes, reported: pd.DataFrame, measured: pd.DataFrame, *, series: Sequence[str] = ()) -> None:
+def metric_by_ratio(ax: Axes, reported: pd.DataFrame, measured: pd.DataFrame) -> None:
     """Draw a metric against the compression ratio: reported points hollow and dashed, measured ones filled.
 
     Both tables have the columns ``series``, ``compression_ratio`` and ``percent``; ``measured`` has one row a run and a
     ``row_label``, whose runs become their mean with a bar from lowest to highest. Either may be empty.
-    The names in ``series`` take the first looks, in their order: panels that share it agree, whatever each has.
     """
     said, ran = (list(table["series"]) if len(table) else [] for table in (reported, measured))
-    for position, name in enumerate(dict.fromkeys([*series, *said, *ran])):
+    for position, name in enumerate(dict.fromkeys([*said, *ran])):
         colour, marker = (look(position)[part] for part in ("color", "marker"))
         if name in said:
             told = reported[reported["series"] == name].sort_values("compression_ratio")
@@ -121,11 +120,15 @@ def _means_with_ranges(ax: Axes, places: pd.Series, runs: Any, colour: str, mark
     )  # fmt: skip
 
 
-def reference_band(ax: Axes, values: Sequence[float] | pd.Series, label: str) -> None:
-    """Draw what others are compared with, if it is known: a grey line at the mean, a band from lowest to highest."""
+def reference_band(ax: Axes, values: Sequence[float] | pd.Series, label: str, *, upright: bool = False) -> None:
+    """Draw what others are compared with, if it is known: a grey line at the mean, a band from lowest to highest.
+
+    They lie across the panel; ``upright`` where the values are those of the horizontal axis.
+    """
     if len(values):
-        ax.axhline(sum(values) / len(values), color="grey", linewidth=0.8, label=label)
-        ax.axhspan(min(values), max(values), color="grey", alpha=0.15, linewidth=0)
+        line, span = (ax.axvline, ax.axvspan) if upright else (ax.axhline, ax.axhspan)
+        line(sum(values) / len(values), color="grey", linewidth=0.8, label=label)
+        span(min(values), max(values), color="grey", alpha=0.15, linewidth=0)
 
 
 def points_by_row(ax: Axes, table: pd.DataFrame) -> None:
