@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import Affine2D, ScaledTranslation, blended_transform_factory
 
-from splitlib.plots.curves import QUANTITIES, metric_by_epoch
+from splitlib.plots.curves import QUANTITIES, beside_baseline, metric_by_epoch
 from splitlib.plots.style import COLOURS, HATCHES, MARKERS, figure, look
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "QUANTITIES",
     "Axes",
     "Figure",
+    "beside_baseline",
     "density_with_edges",
     "figure",
     "look",
