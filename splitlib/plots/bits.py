@@ -67,7 +67,8 @@ def ways_to_place(ax: Axes, runs: pd.DataFrame, labels: Sequence[str]) -> None:
     found = runs.groupby("row_label")
     labels = [label for label in labels if label in found.groups]
     if not labels:
-        ax.set_axis_off()
+        ax.set_yticks([])
+        ax.annotate("not run", (0.5, 0.5), xycoords="axes fraction", ha="center")
         return
     percent = found["best_percent"].agg(["mean", "min", "max", "size"]).loc[labels]
     names = [f"{label.rsplit(maxsplit=1)[0]}, n={n}" for label, n in zip(labels, percent["size"], strict=True)]
