@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import matplotlib
+import matplotlib.pyplot as plt
 import nbformat
 import pandas as pd
 import pytest
@@ -33,7 +34,7 @@ def study(tmp_path: Path) -> StudyNotebook:
     write_notebook(tmp_path, "01_a", "import splitlib", "print(1)", SAVE, "explore()")
     with plots.figure("Measured") as (drawing, _):
         saving.save(drawing, tmp_path / "figures" / "01_curves.png", about="real data")
-    plots.plt.close(drawing)
+    plt.close(drawing)
     (found,) = read_studies(tmp_path)
     return found
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import matplotlib
+import matplotlib.pyplot as plt
 import nbformat
 import pytest
 
@@ -52,7 +53,7 @@ def small(tmp_path: Path) -> tuple[Path, list[StudyNotebook]]:
     for name in ("01_curves", "01_curves_embedded"):
         with plots.figure("Measured: [x] of *real*\ndata") as (drawing, _):
             saving.save(drawing, tmp_path / "figures" / f"{name}.png", about="real data")
-        plots.plt.close(drawing)
+        plt.close(drawing)
     return tmp_path / "figures", list(read_studies(tmp_path))
 
 
@@ -82,8 +83,8 @@ def test_without_figures_there_is_no_page(small: tuple[Path, list[StudyNotebook]
 
 def test_a_picture_of_another_hand_is_shown_too(small: tuple[Path, list[StudyNotebook]]) -> None:
     folder, studies = small
-    plots.plt.figure().savefig(folder / "01_by_hand.png")
-    plots.plt.close("all")
+    plt.figure().savefig(folder / "01_by_hand.png")
+    plt.close("all")
     (other, _) = kept_figures(folder, studies[0])
     assert (other.title, other.data, other.heading, other.vector) == ("by hand", "", "", None)
 
@@ -120,7 +121,7 @@ def test_the_option_writes_the_page_and_runs_nothing(
     monkeypatch.setenv("SPLITLIB_FIGURES", str(folder))
     with plots.figure("title") as (drawing, _):
         saving.save(drawing, folder / "08_macs_by_part.png", about="no dataset")
-    plots.plt.close(drawing)
+    plt.close(drawing)
     options = ["--gallery", "--runs", str(tmp_path / "runs")]
     assert run_all.main(options) == 0 and capsys.readouterr().out == f"{folder / PAGE}\n"
     assert run_all.main(options) == 0 and "is up to date" in capsys.readouterr().out

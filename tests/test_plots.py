@@ -51,16 +51,6 @@ def test_the_runs_of_a_row_are_one_point_with_their_range():
         assert [low[1], high[1]] == pytest.approx([80.0, 90.0])
 
 
-def test_panels_that_share_their_series_agree_on_looks():
-    few = MEASURED[MEASURED["series"] != "sort"]
-    with plots.figure("title", columns=2) as (_, axes):
-        for ax, measured in zip(axes, (MEASURED, few), strict=True):
-            plots.metric_by_ratio(ax, pd.DataFrame(), measured, series=["sort", "fast", "cube_root"])
-        colours = [{bar.get_label(): bar.lines[0].get_color() for bar in ax.containers} for ax in axes]
-        assert colours[0].keys() == {"sort, measured", "cube_root, measured"}, "fast is neither told nor run"
-        assert colours[1] == {"cube_root, measured": colours[0]["cube_root, measured"]}
-
-
 def test_a_figure_without_runs_shows_what_was_reported():
     with plots.figure("title") as (_, axes):
         plots.metric_by_ratio(axes[0], REPORTED, pd.DataFrame())
@@ -75,6 +65,14 @@ def test_what_others_are_compared_with_is_a_line_in_a_band():
         assert (band.get_y(), band.get_height()) == (15.0, 6.0)
         plots.reference_band(axes[0], pd.Series([], dtype=float), "not run")
         assert len(axes[0].lines) == 1
+
+
+def test_what_others_are_compared_with_stands_upright_where_their_values_lie_along_the_axis():
+    with plots.figure("title") as (_, axes):
+        plots.reference_band(axes[0], [15.0, 21.0], "none", upright=True)
+        (line,), (band,) = axes[0].lines, axes[0].patches
+        assert list(line.get_xdata()) == [18.0, 18.0]
+        assert (band.get_x(), band.get_width()) == (15.0, 6.0)
 
 
 def test_points_of_one_row_stand_side_by_side_near_its_tick():

@@ -1,6 +1,7 @@
 """What the widgets draw is what their tables say."""
 
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,7 +25,7 @@ TABLE = compare(
 def ax():
     with plots.figure("title") as (drawing, axes):
         yield axes[0]
-    plots.plt.close(drawing)
+    plt.close(drawing)
 
 
 def series(ax) -> dict[str, list[float]]:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,7 +26,7 @@ def ax():
     with plots.figure("demo") as (drawing, axes):
         yield axes[0]
         drawing.canvas.draw()
-    plots.plt.close(drawing)
+    plt.close(drawing)
 
 
 def bars(ax, lane):
@@ -96,52 +97,9 @@ def test_a_mean_shows_its_runs_and_a_single_run_does_not(ax):
     assert {text.get_text(): text.xy[1] for text in ax.texts}["2.50"] == 4.0, "above the highest point, not on it"
 
 
-def test_scatter_keeps_a_methods_look_and_leaves_out_what_was_not_run(ax):
-    points = pd.DataFrame(
-        {
-            "method": ["fast", "fast"],
-            "compression_ratio": [0.25, 0.19],
-            "time": [1.0, np.nan],
-            "text": ["95.8", "95.5"],
-        }
-    )
-    plots_timing.ratio_and_time(ax, points, kind="reported", methods=["uniform", "fast"])
-    assert [text.get_text() for text in ax.texts] == ["95.8"]
-    (line,) = ax.lines
-    assert (line.get_marker(), line.get_markerfacecolor()) == (plots.MARKERS[1], "white")
-
-
 @pytest.mark.parametrize(("mbit", "text"), [(1, "1 Mbit/s"), (999.6, "1 Gbit/s"), (1e5, "100 Gbit/s")])
 def test_rates_in_words(mbit, text):
     assert plots_timing.rate_text(mbit) == text
-
-
-def test_points_on_the_diagonal_are_as_predicted(ax):
-    times = {"predicted": [1.0, 2.0], "measured": [1.0, 3.0], "method": ["none", "sort"], "chunks": [1, 8]}
-    plots_timing.predicted_and_measured(ax, pd.DataFrame(times))
-    *points, diagonal = ax.get_lines()
-    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in points] == [(1.0, 1.0), (2.0, 3.0)]
-    assert list(diagonal.get_xdata()) == list(diagonal.get_ydata()) == list(ax.get_xlim()) == list(ax.get_ylim())
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["none", "sort", "chunks 1", "chunks 8"]
-
-
-def test_texts_of_a_crowd_cover_neither_points_nor_each_other(ax):
-    methods = ["uniform", "fast", "sort", "power_iteration"]
-    crowd = {
-        "method": ["fast", "fast", "sort", "uniform", "power_iteration", "power_iteration", "fast"],
-        "compression_ratio": [0.25, 0.25, 0.25, 0.25, 0.22, 0.19, 0.19],
-        "time": [1.28, 1.21, 1.11, 1.05, 1.1, 1.05, 1.1],
-        "text": ["46.9", "50.0", "46.7", "48.4", "45.2", "45.6", ""],
-    }
-    ax.set(xlim=(0.03, 0.5), ylim=(0.5, 3))
-    plots_timing.ratio_and_time(ax, pd.DataFrame(crowd), kind="measured", methods=methods)
-    ax.figure.canvas.draw()
-    points = ax.transData.transform(np.column_stack([crowd["compression_ratio"], crowd["time"]]))
-    boxes = [text.get_window_extent() for text in ax.texts]
-    assert len(boxes) == 6
-    assert not any(a.overlaps(b) for place, a in enumerate(boxes) for b in boxes[:place])
-    assert not any(box.contains(*point) for box in boxes for point in points)
-    assert [text.get_color() for text in ax.texts] == [plots.COLOURS[methods.index(m)] for m in crowd["method"][:6]]
 
 
 def test_panels_on_one_scale_show_which_batch_is_longer():
@@ -152,4 +110,4 @@ def test_panels_on_one_scale_show_which_batch_is_longer():
         (_, fast), (_, slow) = (ax.get_xlim() for ax in axes)
         plots_timing.on_one_scale(axes)
         assert fast < slow and [ax.get_xlim() for ax in axes] == [(0, slow)] * 2
-    plots.plt.close(drawing)
+    plt.close(drawing)

@@ -1,10 +1,10 @@
 """Changes against runs without compression, each run corrected for what its seed does to runs of any row.
 
-A seed sets the order of the samples and the weights that start at random, and some seeds are kinder than others. Rows of
-three runs have three of the seeds that the runs without compression have, so their mean is compared with what those runs
-would have come to with just these seeds. How far a run follows its seed is one slope for all rows of a task: at 0 means
-are compared whatever their seeds, at 1 runs of the same seed in pairs, and least scatter is in between (regression on a
-control variate, Lavenberg and Welch 1981).
+A seed sets the order of the samples and the weights that start at random, and some seeds are kinder than others. Rows
+of three runs have three of the seeds that run without compression, so their mean is compared with what those would have
+come to with just these. How far a run follows its seed is one slope for all rows of a task: at 0 means are compared
+whatever their seeds, at 1 runs of the same seed in pairs, and the scatter is least in between (regression on a control
+variate, Lavenberg and Welch 1981).
 """
 
 from __future__ import annotations

@@ -98,7 +98,8 @@ _ANSWERS = {
 
 
 def _shares(table: pd.DataFrame, in_the_mean: str, to_spare: str) -> str:
-    found = [(row, words) for column, words in ((in_the_mean, ""), (to_spare, _SPARE)) if (row := _fewest(table, column))]
+    asked = ((in_the_mean, ""), (to_spare, _SPARE))
+    found = [(row, words) for column, words in asked if (row := _fewest(table, column))]
     if len({row.label for row, _ in found}) == 1:
         found = found[-1:]
     return " and ".join(f"**1/{1 / row.ratio:.0f}**{words} ({row.label}, n={row.n})" for row, words in found)

@@ -75,7 +75,7 @@ def summary(runs: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
 def _against_none(
     frames: Mapping[str, pd.DataFrame], failed: Mapping[str, bool], quantity: str
 ) -> dict[str, Difference]:
-    """Return by label how a quantity differs from that of the runs without compression, which do not from themselves."""
+    """Return by label how a quantity differs from that of the runs without compression."""
     by_seed = {label: frame.set_index("seed")[quantity] for label, frame in frames.items()}
     base = by_seed.pop(NONE)
     steady = [label for label in by_seed if not failed[label]]

@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, FigureBase
 
-from splitlib.plots import STYLE
+from splitlib.plots.style import STYLE
 
 DPI = 110
 WIDTH, HEIGHT = 8.0, 4.2  # inches

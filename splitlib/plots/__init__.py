@@ -1,105 +1,38 @@
-"""Figures, drawn from result records alone: colours a colour-blind reader can tell apart, units on every axis."""
+"""Figures, drawn from result records alone, with units on every axis; here those that several studies draw."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.rcsetup import cycler
-from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Affine2D, ScaledTranslation, blended_transform_factory
 
-from splitlib.results import RunRecord
+from splitlib.plots.curves import QUANTITIES, beside_baseline, metric_by_epoch
+from splitlib.plots.style import COLOURS, HATCHES, MARKERS, figure, look
 
-# Okabe and Ito's palette (2008), without its yellow, which vanishes on white paper.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-LINES: Any = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 3)), (0, (1, 3)))
-# Of straight lines: an SVG writes out every dot of a dotted one.
-HATCHES = ("", "////", "\\\\\\\\", "xxxx", "----")
-STYLE: Any = {
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    # A line without a marker, told apart by its dashes where colour does not show.
-    "axes.prop_cycle": cycler(color=COLOURS, linestyle=LINES),
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "figure.constrained_layout.use": True,
-    "figure.dpi": 100,
-    "font.size": 10,
-    "grid.alpha": 0.3,
-    "hatch.linewidth": 0.7,
-    "legend.frameon": False,
-    "savefig.dpi": 160,
-}
-# Field of an epoch's result -> axis label and factor.
-QUANTITIES = {
-    "matthews": ("validation Matthews correlation [%]", 100.0),
-    "accuracy": ("validation accuracy [%]", 100.0),
-    "eval_loss": ("validation loss [nats]", 1.0),
-    "train_loss": ("training loss [nats]", 1.0),
-}
-
-
-def look(position: int) -> dict[str, Any]:
-    """Return colour, marker and line of the ``position``-th of several lines; 49 of them differ.
-
-    >>> look(0)["marker"], look(7)["linestyle"]
-    ('o', '--')
-    """
-    turn, place = divmod(position, len(COLOURS))
-    return {
-        "color": COLOURS[place],
-        "marker": MARKERS[(place + turn) % len(MARKERS)],
-        "linestyle": LINES[turn % len(LINES)],
-    }
-
-
-@contextmanager
-def figure(
-    title: str, *, columns: int = 1, height: float = 3.8, width: float = 4.6
-) -> Iterator[tuple[Figure, Sequence[Axes]]]:
-    """Yield a figure in the workbook's style with ``columns`` panels; ``title`` names data and hardware.
-
-    ``height`` and a panel's ``width`` are inches; no figure is narrower than 6.4.
-    """
-    with plt.rc_context(STYLE):
-        drawing, axes = plt.subplots(1, columns, figsize=(max(6.4, width * columns), height), squeeze=False)
-        title = re.sub(r"(?<=\d) (?=[A-Za-z])", "\N{NO-BREAK SPACE}", title)  # a unit stays with its number
-        drawing.suptitle(title, fontsize=10, wrap=True)
-        yield drawing, axes[0]
-
-
-def metric_by_epoch(ax: Axes, runs: Mapping[str, Sequence[RunRecord]], quantity: str = "") -> None:
-    """Draw a quantity by epoch, a line for each label: mean over its seeds, band from lowest to highest.
-
-    ``quantity`` is one of :data:`QUANTITIES`, by default the task's own metric. How many runs collapsed to one class is
-    said in the legend.
-    """
-    if not runs:
-        return
-    name, factor = QUANTITIES[quantity := quantity or next(iter(runs.values()))[0].metric]
-    for position, (label, records) in enumerate(runs.items()):
-        curves = pd.DataFrame([[getattr(e, quantity) for e in r.history] for r in records]).mul(factor)
-        epochs = range(1, curves.shape[1] + 1)
-        style = look(position)
-        collapsed = sum(r.collapsed for r in records)
-        text = f"{label}, n={len(records)}" + (f", {collapsed} collapsed" if collapsed else "")
-        ax.plot(epochs, curves.mean(), markersize=4, label=text, **style)
-        if len(records) > 1:
-            ax.fill_between(epochs, curves.min(), curves.max(), color=style["color"], alpha=0.15, linewidth=0)
-    ax.set(xlabel="epoch", ylabel=name)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # there is no epoch 1.5
-    if len(runs) <= 6:
-        ax.legend()
-    else:  # below the panel: inside it would cover the curves
-        ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+__all__ = [
+    "COLOURS",
+    "HATCHES",
+    "MARKERS",
+    "QUANTITIES",
+    "Axes",
+    "Figure",
+    "beside_baseline",
+    "density_with_edges",
+    "figure",
+    "look",
+    "metric_by_epoch",
+    "metric_by_ratio",
+    "points_by_row",
+    "ranges_and_points",
+    "reference_band",
+    "slanted",
+    "stacked_bars",
+    "stacked_shares",
+]
 
 
 def ranges_and_points(ax: Axes, ranges: pd.DataFrame, points: Mapping[str, Sequence[float]]) -> None:
@@ -156,15 +89,14 @@ def stacked_bars(ax: Axes, heights: pd.DataFrame, *, points: pd.Series, points_l
     ax.set_axisbelow(True)
 
 
-def metric_by_ratio(ax: Axes, reported: pd.DataFrame, measured: pd.DataFrame, *, series: Sequence[str] = ()) -> None:
+def metric_by_ratio(ax: Axes, reported: pd.DataFrame, measured: pd.DataFrame) -> None:
     """Draw a metric against the compression ratio: reported points hollow and dashed, measured ones filled.
 
     Both tables have the columns ``series``, ``compression_ratio`` and ``percent``; ``measured`` has one row a run and a
     ``row_label``, whose runs become their mean with a bar from lowest to highest. Either may be empty.
-    The names in ``series`` take the first looks, in their order: panels that share it agree, whatever each has.
     """
     said, ran = (list(table["series"]) if len(table) else [] for table in (reported, measured))
-    for position, name in enumerate(dict.fromkeys([*series, *said, *ran])):
+    for position, name in enumerate(dict.fromkeys([*said, *ran])):
         colour, marker = (look(position)[part] for part in ("color", "marker"))
         if name in said:
             told = reported[reported["series"] == name].sort_values("compression_ratio")
@@ -189,11 +121,15 @@ def _means_with_ranges(ax: Axes, places: pd.Series, runs: Any, colour: str, mark
     )  # fmt: skip
 
 
-def reference_band(ax: Axes, values: Sequence[float] | pd.Series, label: str) -> None:
-    """Draw what others are compared with, if it is known: a grey line at the mean, a band from lowest to highest."""
+def reference_band(ax: Axes, values: Sequence[float] | pd.Series, label: str, *, upright: bool = False) -> None:
+    """Draw what others are compared with, if it is known: a grey line at the mean, a band from lowest to highest.
+
+    They lie across the panel; ``upright`` where the values are those of the horizontal axis.
+    """
     if len(values):
-        ax.axhline(sum(values) / len(values), color="grey", linewidth=0.8, label=label)
-        ax.axhspan(min(values), max(values), color="grey", alpha=0.15, linewidth=0)
+        line, span = (ax.axvline, ax.axvspan) if upright else (ax.axhline, ax.axhspan)
+        line(sum(values) / len(values), color="grey", linewidth=0.8, label=label)
+        span(min(values), max(values), color="grey", alpha=0.15, linewidth=0)
 
 
 def points_by_row(ax: Axes, table: pd.DataFrame) -> None:

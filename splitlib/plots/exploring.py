@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
 from splitlib.labels import with_unit
-from splitlib.plots import COLOURS, HATCHES, look
+from splitlib.plots.rows import marks_by_row
+from splitlib.plots.style import COLOURS, HATCHES, look, plain_log
 from splitlib.timeline import CLIENT, SERVER
 
 _OWNERS = {CLIENT: (COLOURS[0], HATCHES[0]), SERVER: (COLOURS[1], HATCHES[1])}
@@ -29,19 +29,11 @@ def reported_beside_measured(ax: Axes, table: pd.DataFrame, *, change: bool = Fa
         change: the changes against the baseline in place of the values.
     """
     names = [_row_name(row) for row in table.iloc[:, : list(table.columns).index("metric")].itertuples(index=False)]
-    places = np.arange(len(table))
-    words = {"reported": "reported", "measured": "counted" if (table["data"] == "none").any() else "measured"}
-    looks: tuple[tuple[str, float, Any], ...] = (
-        ("reported", -0.15, {"marker": "D", "markerfacecolor": "white", "color": "black"}),
-        ("measured", 0.15, {"marker": "o", "color": COLOURS[0]}),
-    )
-    for kind, shift, style in looks:
-        values = table[f"{kind}_change" if change else kind].to_numpy(float)
-        spreads = None if change else np.nan_to_num(table[f"{kind}_sd"].to_numpy(float))
-        ax.errorbar(values, places + shift, xerr=spreads, linestyle="none", capsize=3, label=words[kind], **style)
-    statuses = [f"{name} ({status})" for name, status in zip(names, table["status"], strict=True)]
-    ax.set_yticks(places, statuses, fontsize=8)
-    ax.set_ylim(len(table) - 0.5, -0.5)
+    names = [f"{name} ({status})" for name, status in zip(names, table["status"], strict=True)]
+    kinds = {"reported": "reported", "measured": "counted" if (table["data"] == "none").any() else "measured"}
+    values = {word: table[f"{kind}_change" if change else kind].to_numpy() for kind, word in kinds.items()}
+    spreads = {word: table[f"{kind}_sd"].to_numpy(float) for kind, word in kinds.items()}
+    marks_by_row(ax, pd.DataFrame(values, index=names), spreads=None if change else spreads)
     label = with_unit(str(table["metric"].iloc[0]))
     ax.set_xlabel(f"change of {label}, against the baseline" if change else label)
     ax.legend(fontsize=8)
@@ -68,9 +60,7 @@ def error_by_ratio(ax: Axes, points: Mapping[str, pd.DataFrame]) -> None:
         ax.plot(ordered["compression_ratio"], ordered["error"], markersize=5, label=label, **style)
     ax.set(xscale="log", xlabel="compression ratio [bytes sent / uncompressed]")
     ax.set(yscale="log", ylabel="squared error / variance")
-    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.xaxis.set_minor_locator(NullLocator())
+    plain_log(ax.xaxis)
     ax.axhline(1.0, color="grey", linewidth=0.8)
     if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize=8)

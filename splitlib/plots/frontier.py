@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from splitlib.plots import COLOURS, HATCHES, MARKERS
+from splitlib.plots.style import COLOURS, HATCHES, MARKERS
 
 _LINEAR = 3.0  # points around no loss that are drawn to scale; beyond, a collapse takes no more room than a slip
 # What became of a row: colour, marker.

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from splitlib.plots import COLOURS, HATCHES
+from splitlib.plots.style import COLOURS, HATCHES
 
 
 def stacked_parts(ax: Axes, seconds: pd.DataFrame, totals: pd.Series, *, title: str) -> None:

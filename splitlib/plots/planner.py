@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from splitlib.plots import COLOURS
+from splitlib.plots.style import COLOURS
 
 
 def layers(axes: Sequence[Axes], table: pd.DataFrame, marks: Mapping[str, Sequence[int]]) -> None:

@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from matplotlib.transforms import blended_transform_factory
 from numpy.typing import NDArray
 
-from splitlib.plots import COLOURS, MARKERS
+from splitlib.plots.style import COLOURS, MARKERS
 from splitlib.plots.timing import rate_text
 
 Array = NDArray[np.floating]

@@ -1,4 +1,4 @@
-"""Figures of time: who did what when, time against link rate, ratio against time, bars by method."""
+"""Figures of time: who did what when, time against link rate, bars by method."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from splitlib.plots import COLOURS, HATCHES, LINES, MARKERS
+from splitlib.plots.style import COLOURS, HATCHES, LINES, MARKERS
 from splitlib.timeline import COMPUTE, DECODE, ENCODE, SEND, WAIT, Span
 
 FORWARD, BACKWARD, OPTIMIZER, WAITING = "forward", "backward", "optimizer", "waiting (bubble)"
@@ -26,9 +25,6 @@ _LANES = (COMPUTE, ENCODE, SEND, DECODE)
 _NUMBERED = 0.022  # share of the axis a bar must have to show its micro-batch's number
 _OUTLINED = 0.008  # and to have an outline: a narrower one would be nothing but that
 _SEEN = 0.001  # and to be seen at all: what has no wider one has no key
-# Where a point's text may stand, from the point to its middle, in points (1/72 inch); the first that is free is taken.
-_AROUND = ((17, 6), (17, -6), (-17, 6), (-17, -6), (0, 10), (0, -10), (19, 0), (-19, 0), (24, 12), (24, -12), (-24, 12))
-_ROOM = (18, 8)  # two middles, of texts or points, at least this far apart in one direction do not cover each other
 
 
 def gantt(ax: Axes, spans: Sequence[Span], *, kind: str) -> None:
@@ -132,88 +128,6 @@ def rate_text(mbit: float) -> str:
     """
     value, unit = (mbit / 1000, "Gbit/s") if mbit >= 999.5 else (mbit, "Mbit/s")
     return f"{float(f'{value:.2g}'):g} {unit}"
-
-
-def ratio_and_time(ax: Axes, points: pd.DataFrame, *, kind: str, methods: Sequence[str]) -> None:
-    """Draw time against compression ratio, both on logarithmic axes, with a colour and marker for each method.
-
-    Args:
-        ax: where to draw; the caller names the y axis and its unit, and sets any limits before.
-        points: columns ``method``, ``compression_ratio``, ``time`` and ``text``, which stands beside the point, in its
-            colour; an empty one leaves the point without.
-        kind: ``reported`` (drawn hollow), ``measured``, ``simulated`` or ``predicted``.
-        methods: all methods of all panels, so that a method looks the same in each.
-    """
-    drawn = points.dropna(subset=["time"])
-    colours: dict[str, str] = {}
-    ax.set(xscale="log", yscale="log", xlabel="compression ratio (bytes sent / uncompressed)")
-    ax.margins(0.15)
-    for method, group in drawn.groupby("method", sort=False):
-        position = list(methods).index(str(method))
-        colour, marker = COLOURS[position % len(COLOURS)], MARKERS[position % len(MARKERS)]
-        colours[str(method)] = colour
-        ax.plot(
-            group["compression_ratio"], group["time"], linestyle="none", marker=marker, markersize=8, label=method,
-            markeredgewidth=1.5, markeredgecolor=colour, markerfacecolor="white" if kind == "reported" else colour,
-        )  # fmt: skip
-    _write_beside(ax, drawn, colours)
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_locator(NullLocator())
-    ax.set_title(kind, loc="left", fontsize=10)
-    ax.legend(fontsize=8)
-
-
-def _write_beside(ax: Axes, points: pd.DataFrame, colours: Mapping[str, str]) -> None:
-    """Write each point's text where it covers neither a point nor another text, if there is such a place."""
-    ax.get_figure().draw_without_rendering()  # type: ignore[union-attr]  # the layout decides how far apart points are
-    middles = ax.transData.transform(points[["compression_ratio", "time"]]) * 72 / ax.figure.dpi
-    taken = list(middles)
-    for middle, point in zip(middles, points.itertuples(), strict=True):
-        if not point.text:
-            continue
-        room = [np.abs((np.array(taken) - middle - offset) / _ROOM).max(axis=1).min() for offset in _AROUND]
-        best = next((place for place, free in enumerate(room) if free >= 1), int(np.argmax(room)))
-        taken.append(middle + _AROUND[best])
-        ax.annotate(
-            str(point.text), (point.compression_ratio, point.time), xytext=_AROUND[best], textcoords="offset points",
-            ha="center", va="center", fontsize=7, color=colours[str(point.method)],
-            arrowprops={"arrowstyle": "-", "linewidth": 0.6, "color": colours[str(point.method)], "shrinkA": 0},
-        )  # fmt: skip
-
-
-def predicted_and_measured(ax: Axes, points: pd.DataFrame) -> None:
-    """Draw measured against predicted seconds on equal logarithmic axes; on the diagonal both are the same.
-
-    ``points`` has the columns ``predicted``, ``measured``, ``method`` (a colour each, hollow where colours repeat) and
-    ``chunks`` (a marker each).
-    """
-    methods, chunks = (list(dict.fromkeys(points[name])) for name in ("method", "chunks"))
-    colours = [COLOURS[i % len(COLOURS)] for i in range(len(methods))]
-    faces = [colour if i < len(COLOURS) else "white" for i, colour in enumerate(colours)]
-    for (method, number), group in points.groupby(["method", "chunks"], sort=False):
-        ax.plot(
-            group["predicted"], group["measured"], linestyle="none", markersize=7, alpha=0.75,
-            marker=MARKERS[chunks.index(number) % len(MARKERS)],
-            markeredgecolor=colours[methods.index(method)], markerfacecolor=faces[methods.index(method)],
-        )  # fmt: skip
-    values = points[["predicted", "measured"]].to_numpy(float)
-    ends = (0.8 * values.min(), 1.25 * values.max())
-    ax.plot(ends, ends, color="black", linestyle="-", linewidth=0.8, zorder=1)
-    ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal",
-           xlabel="predicted time per batch [s, log]", ylabel="measured time per batch [s, log]")  # fmt: skip
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_locator(NullLocator())
-    looks_of = zip(methods, colours, faces, strict=True)
-    keys = [Patch(label=name, edgecolor=colour, facecolor=face) for name, colour, face in looks_of]
-    looks = [
-        Line2D([], [], linestyle="none", marker=MARKERS[i % len(MARKERS)], color="black", label=f"chunks {number}")
-        for i, number in enumerate(chunks)
-    ]
-    ax.legend(handles=[*keys, *looks], fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1.0))
 
 
 def grouped_bars(

@@ -50,11 +50,13 @@ def _parts(folder: Path, figures: Path, study: StudyNotebook, cells: Sequence[An
     drawn = [(drawing_cell(cells, saved_name(figure.path)), figure) for figure in kept_figures(figures, study)]
     shown = False  # until the first section that is not skipped
     for index, cell in enumerate(cells):
-        sections = re.findall(r"^## (.*)$", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else []
-        if sections:
-            shown = not sections[-1].startswith(SKIPPED)
-        if shown and cell.cell_type == "markdown":
-            yield cell.source.strip()
+        if cell.cell_type == "markdown":
+            kept = []
+            for part in re.split(r"^(?=## )", cell.source, flags=re.MULTILINE):
+                if part.startswith("## "):
+                    shown = not part.removeprefix("## ").startswith(SKIPPED)
+                kept += [part.strip()] * bool(shown and part.strip())
+            yield from kept
         elif shown and cell.cell_type == "code":
             yield from _outputs(cell)
             pictures = [figure for place, figure in drawn if place == index]
