@@ -1,5 +1,6 @@
 """What the README says in words beside its tables, against the committed records it was said from."""
 
+import math
 import re
 import statistics
 from pathlib import Path
@@ -485,6 +486,30 @@ def test_what_decaying_layers_keep():
     assert max(lost) == pytest.approx(0.02, abs=0.002) and min(lost) > -0.005
 
 
+@pytest.mark.parametrize("cut", ["condition_1", "condition_2"])
+def test_decaying_layers_keep_three_tenths_to_a_half_at_other_cuts(cut):
+    base = get_profile("real").scale(DOCUMENT_SETTINGS["cola"].replace(partition=cut, chunks=1))
+    found = [r for r in map(read_record, RECORDS) if r.config.replace(insert="none", insert_options={}) == base]
+    ends = {record.config.insert: [] for record in found}
+    for record in found:
+        ends[record.config.insert].append(record.last.matthews)
+    ((plain,), decaying) = ends["none"], ends["decaying_linear"]
+    assert len(decaying) == 2 and all(0.27 < end / plain < 0.52 for end in decaying)
+
+
+@pytest.mark.parametrize(("cut", "sort_4"), [("condition_2", 0.0), ("condition_3", 1 / 8)])
+def test_what_the_training_loss_of_rte_says_at_other_cuts(cut, sort_4):
+    ways = {
+        "none": ("none", {}),
+        "sort": ("sort", {"level_bits": 3, "bin_bits": 1}),
+        "cube": ("sort", {"level_bits": 1, "bin_bits": 3, "edges": "cube_root"}),
+    }
+    runs = {name: recorded("rte", cut, *way) for name, way in ways.items()}
+    fall = {name: math.log(2) - run.last.train_loss for name, (run,) in runs.items()}
+    assert fall["sort"] / fall["none"] == pytest.approx(sort_4, abs=0.015)
+    assert 0.7 < fall["cube"] / fall["none"] < 1
+
+
 def low_rank(rank: int, cut: str = "condition_3") -> RunRecord:
     """CoLA's run of power iteration in both directions at the settings of notebook 07."""
     options = {"compressor": "power_iteration", "compressor_options": {"rank": rank}}
@@ -508,6 +533,10 @@ def test_ranks_of_fewer_than_a_sentences_tokens_do_not_learn(monkeypatch):
     }
     ends = {name: read_record(record_path(get_profile("real").scale(each))) for name, each in alone.items()}
     assert ends["activations"].collapsed and ends["gradients"].last.matthews == pytest.approx(whole, abs=0.005)
+    elsewhere = read_record(record_path(get_profile("real").scale(alone["gradients"].replace(partition="condition_1"))))
+    assert elsewhere.last.matthews > plain
+    not_shrunk = document.replace(compressor="power_iteration", compressor_options={"rank": 16})
+    assert read_record(record_path(get_profile("real").scale(not_shrunk, max_length=64))).collapsed
 
 
 def page_row(label: str) -> list[str]:
@@ -529,8 +558,10 @@ def test_what_decides_whether_a_row_learns():
         cells = page_row(label)
         assert float(cells[3]) == pytest.approx(whole, abs=0.005) and float(cells[7]) == pytest.approx(token, abs=0.02)
     assert max(map(float, page_row("sort 6")[:4])) < TOLERABLE_ERROR and page_row("sort 6")[-1] != "0", "a coarse guard"
-    wrong = [int(count) for count in re.findall(r"<td>[\d.]+</td><td>(\d+)</td></tr>", page)][-8:]
-    assert wrong[3] == 7 and wrong[:2] == [4, 4] and wrong[7] == 1
+    counted = re.findall(r"<td>[\d.]+</td><td>[\d.]+</td><td>(\d+)</td><td>(\d+)</td></tr>", page)[-8:]
+    wrong, right = ([int(count) for count in counts] for counts in zip(*counted, strict=True))
+    assert wrong[3] == 7 and wrong[:2] == [4, 4] and wrong[6] == wrong[7] == 1
+    assert right[2:4] == right[6:8] == [4, 4], "all values of the gradients say as much of the four tests"
     said = re.findall(r"^(.+?): error .*; (not )?as said\.$", page, re.MULTILINE)
     assert len(said) == 4 and not any(failed for _, failed in said)
     exception = float(page_row("steps 0.5 and 3 by token, no padding")[7])
