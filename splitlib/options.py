@@ -14,7 +14,8 @@ T = TypeVar("T")
 def described(default: Any, help: str, choices: Iterable[str] = ()) -> Any:
     """Return a dataclass field that is an option: its default, what the command line says of it, and what it may be.
 
-    With ``choices`` it may be one of them alone; the command line names them behind ``help``.
+    With ``choices`` it may be one of them alone, which :func:`check_choices` sees to; the command line names them
+    behind ``help``.
     """
     choices = tuple(choices)
     listed = f": {', '.join(choices)}" if choices else ""
@@ -29,16 +30,25 @@ def build(kind: str, classes: Mapping[str, type[T]], name: str, options: Mapping
     """
     if name not in classes:
         raise ConfigError(f"unknown {kind} {name!r}; choose from {', '.join(classes)}")
-    known, choices = parameters(classes[name]), option_choices({name: classes[name]})
+    known = parameters(classes[name])
     for option, value in options.items():
         if option not in known:
             takes = f"it takes {', '.join(known)}" if known else "it takes no parameters"
             raise ConfigError(f"{kind} {name!r} has no parameter {option!r}; {takes}")
         if type(value) is not type(known[option]):
             raise ConfigError(f"{name}: {option} must be {type(known[option]).__name__}, not {value!r}")
-        if option in choices and value not in choices[option]:
-            raise ConfigError(f"{name}: {option} must be one of {', '.join(choices[option])}, not {value!r}")
     return classes[name](**options)
+
+
+def check_choices(chosen: Any) -> None:
+    """Refuse an instance of which an option is none of its choices; for ``__post_init__``.
+
+    Raises:
+        ConfigError: one is.
+    """
+    for option, choices in option_choices({"": type(chosen)}).items():
+        if (value := getattr(chosen, option)) not in choices:
+            raise ConfigError(f"{option} must be one of {', '.join(choices)}, not {value!r}")
 
 
 def all_options(classes: Mapping[str, type]) -> dict[str, dict[str, Any]]:

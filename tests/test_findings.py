@@ -135,3 +135,16 @@ def test_tables_are_headed_by_words_in_one_row():
     assert plain_table(named.to_html()).splitlines()[2:4] == [
         "<tr><th>way</th><th>time per batch [s]</th><th>n</th></tr>", "<tr><th>row</th><th></th><th></th></tr>",
     ]  # fmt: skip
+
+
+def test_what_stands_before_a_skipped_section_in_its_cell_is_kept(study: StudyNotebook, tmp_path: Path) -> None:
+    limits = new.new_markdown_cell("What this does not show: more.\n\n## Explore\n\nTry it.\n\n## Next\n\nGo on.")
+    text = findings_text(tmp_path / "results", tmp_path / "figures", study, [new.new_markdown_cell("## A"), limits])
+    assert text.endswith("## A\n\nWhat this does not show: more.\n\n## Next\n\nGo on.\n")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+def test_a_page_says_what_its_study_does_not_show(page: Path) -> None:
+    notebook = nbformat.read(ROOT / "notebooks" / f"{page.stem}.ipynb", as_version=4)
+    words = re.findall(r"^What (?:this|it) does not show.*", "\n".join(c.source for c in notebook.cells), re.MULTILINE)
+    assert all(line in page.read_text(encoding="utf-8") for line in words)

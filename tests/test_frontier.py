@@ -193,6 +193,19 @@ def test_one_run_without_compression_has_no_spread_to_judge_by():
     assert table["no_loss"].tolist() == [None, None] and list(table["label"]) == ["none", "a"]
 
 
+def test_no_compression_in_other_bytes_is_no_other_row():
+    """It shares the runs of none, differs by nothing, and does not tell how far a run follows its seed."""
+    runs = {
+        "none": runs_of("cola", [60.0, 62.0, 64.0], padding="sent"),
+        "none, no padding": runs_of("cola", [60.0, 62.0], padding="skipped"),
+        "a": runs_of("cola", [61.0, 61.0], compressor="sort"),
+    }
+    table = frontier.summary(runs).set_index("label")
+    row = table.loc["none, no padding"]
+    assert row["n"] == 3 and row["change"] == row["change_se"] == row["loss"] == 0
+    assert table.loc["a", "change"] == pytest.approx(61 - 62), "a slope of 0"
+
+
 @pytest.mark.parametrize("runs", [{}, {"none": []}, {"none": [], "a": runs_of("cola", [60.0])}])
 def test_nothing_to_compare_with_is_one_clear_line(runs):
     with pytest.raises(RecordError, match="no record of the row 'none', with which the others are compared"):

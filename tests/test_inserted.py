@@ -7,10 +7,11 @@ import torch
 
 from splitlib import experiment
 from splitlib.compressors import HEADER_BYTES, make_compressor
+from splitlib.compressors.deadzone import DeadZone
 from splitlib.config import choices
 from splitlib.data.text import vocabulary_size
 from splitlib.errors import ConfigError
-from splitlib.models.inserted import INSERTS, Decay, DecayingLinear, make_insert
+from splitlib.models.inserted import INSERTS, Decay, DecayingLinear, LinearInsert, make_insert
 from splitlib.models.mobilenet import mobilenet_v2_tiny
 from splitlib.models.roberta import roberta_tiny
 from splitlib.optimization import Updater
@@ -279,3 +280,9 @@ def test_nothing_is_inserted_where_there_is_no_text_cut():
     insert = make_insert("linear")
     with pytest.raises(ConfigError, match="is for the cuts of a text model, not for partition 'none'"):
         split(roberta_tiny(2), "none", insert=insert)
+
+
+@pytest.mark.parametrize("made", [lambda: LinearInsert(start="zeros"), lambda: DeadZone(scale="token")])
+def test_a_choice_is_checked_however_the_options_are_made(made):
+    with pytest.raises(ConfigError, match="must be one of"):
+        made()

@@ -164,6 +164,8 @@ def test_how_few_bytes_of_text_lose_nothing(committed):
     assert lean["n"] == 5 and (round(1 / lean["ratio"]), round(100 * lean["loss"])) == (40, 5)
     tokens = table.loc["none, no padding", "ratio"]
     assert [round(tokens / row["ratio"]) for row in (sure, lean)] == [20, 14] and round(1 / tokens) == 3
+    pairs = zip(*(committed("cola")[label] for label in ("none", "none, no padding")), strict=False)
+    assert all(sent.history == skipped.history for sent, skipped in pairs), "padding that is left out changes nothing"
     assert sure["no_loss_to_spare"] and sure["n"] == 5 and round(1 / sure["ratio"]) == 58
     assert sure["change"] == pytest.approx(-0.8, abs=0.05) and round(100 * sure["loss"]) == 12
     words = frontier.answer(table.reset_index())

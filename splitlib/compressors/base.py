@@ -18,6 +18,7 @@ from torch import Tensor
 
 from splitlib.compressors import lossless, reference
 from splitlib.errors import PayloadError
+from splitlib.options import check_choices
 
 MAGIC = b"SP"
 VERSION = 2
@@ -129,6 +130,10 @@ class Compressor(ABC):
     """The module that writes codes in context, for a codec that has codes."""
     state: Tensor | None = None
     """What the next ``encode`` starts from, for a codec that learns from the tensors before; checkpoints hold it."""
+
+    def __post_init__(self) -> None:
+        """Check what is set."""
+        check_choices(self)
 
     def __init_subclass__(cls) -> None:
         """Register the codec by its code, so that a payload finds its decoder.

@@ -48,6 +48,7 @@ class PowerIteration(Compressor):
     """Bases [B, r, C or D] of orthonormal rows, from which the next tensor starts."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 1 <= self.rank <= MAX_RANK:
             raise ConfigError(f"power_iteration: rank must be from 1 to {MAX_RANK}, not {self.rank}")
         if self.iterations < 1:

@@ -36,6 +36,7 @@ class Quantizer(Compressor):
     codes: str = described(PACKED, "how codes are written, in context of their neighbours in fewer bits", CODES)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.zstd <= MAX_LEVEL:
             raise ConfigError(f"zstd must be from 0 (off) to {MAX_LEVEL}, not {self.zstd}")
         if self.zstd and self.codes == CONTEXT:

@@ -43,7 +43,8 @@ def summary(runs: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
     measures = len(bases) > 1 and not bases["collapsed"].any()
     frames = {label: to_frame(_with_equal_levels(records, runs)) for label, records in runs.items() if records}
     failed = {label: bool((frame["collapsed"] | frame["diverged"]).any()) for label, frame in frames.items()}
-    changes, losses = (_against_none(frames, failed, name) for name in ("last_percent", "last_train_loss"))
+    levels = {label: _levels(runs[label][0].config) for label in frames}
+    changes, losses = (_against_none(frames, failed, levels, name) for name in ("last_percent", "last_train_loss"))
     rows = []
     for label, frame in frames.items():
         change, loss = changes[label], losses[label]
@@ -73,13 +74,14 @@ def summary(runs: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
 
 
 def _against_none(
-    frames: Mapping[str, pd.DataFrame], failed: Mapping[str, bool], quantity: str
+    frames: Mapping[str, pd.DataFrame], failed: Mapping[str, bool], levels: Mapping[str, RunConfig], quantity: str
 ) -> dict[str, Difference]:
-    """Return by label how a quantity differs from that of the runs without compression."""
+    """Return by label how a quantity differs from that of the runs without compression, whatever bytes those send."""
     by_seed = {label: frame.set_index("seed")[quantity] for label, frame in frames.items()}
-    base = by_seed.pop(NONE)
-    steady = [label for label in by_seed if not failed[label]]
-    return {NONE: Difference(0.0, 0.0), **differences(by_seed, base, steady)}
+    others = {label: values for label, values in by_seed.items() if levels[label] != levels[NONE]}
+    apart = {levels[label]: label for label in others if not failed[label]}  # rows of the same levels share their runs
+    found = differences(others, by_seed[NONE], list(apart.values()))
+    return {label: found.get(label, Difference(0.0, 0.0)) for label in by_seed}
 
 
 def _with_equal_levels(records: Sequence[RunRecord], runs: Mapping[str, Sequence[RunRecord]]) -> list[RunRecord]:
@@ -93,13 +95,18 @@ def _with_equal_levels(records: Sequence[RunRecord], runs: Mapping[str, Sequence
 
 
 def _levels(config: RunConfig) -> RunConfig:
-    """Return what decides which values arrive: the config without seed and lossless stages."""
+    """Return what decides which values arrive: the config without seed and lossless stages.
+
+    Padding that is left out changes no values of real tokens, but is none of those that a codec takes its levels from.
+    """
 
     def lossy(options: Mapping[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in options.items() if name not in _LOSSLESS}
 
     activations, gradients = lossy(config.compressor_options), lossy(config.gradient_options)
-    return config.replace(seed=0, compressor_options=activations, gradient_options=gradients)
+    plain = (config.compressor, config.effective_gradient_compressor[0]) == (NONE, NONE)
+    padding = {"padding": "sent"} if plain else {}
+    return config.replace(seed=0, compressor_options=activations, gradient_options=gradients, **padding)
 
 
 class _Within(NamedTuple):

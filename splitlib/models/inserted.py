@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from splitlib.errors import ConfigError
-from splitlib.options import build, described
+from splitlib.options import build, check_choices, described
 
 Pair = tuple[nn.Module, nn.Module]
 
@@ -67,6 +67,7 @@ class LinearInsert:
     )
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if not 0 < self.ratio <= 1:
             raise ConfigError(f"linear: ratio must be in (0, 1], not {self.ratio}")
 
