@@ -292,6 +292,7 @@ def test_offline_mode_reads_the_cache_only(monkeypatch):
 def test_real_data(real_hub, task, sizes):
     splits = load_real(TASKS[task], real_hub)
     assert tuple(len(rows) for rows in splits) == sizes
+    assert TASKS[task].eval_size == sizes[1]
     assert set(TASKS[task].inputs) <= set(splits[0].column_names)
     encoder = {} if task == "cifar10" else {"model": "sentence-transformers/all-MiniLM-L6-v2"}
     label = load_task(real(task).replace(train_samples=8, eval_samples=8, **encoder), hub=real_hub).label
