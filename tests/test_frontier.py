@@ -99,7 +99,7 @@ def test_scatter_small_by_chance_counts_as_the_median_rows():
 
 
 def test_rows_that_send_the_same_levels_share_their_runs():
-    """What a lossless stage changes is the bytes: the same seed once, by the row's own run where it has one."""
+    """What a lossless stage changes is the bytes: the same seed once, as the mean of what its runs came to."""
 
     def coded(percents, seeds, sent, **options):
         made = runs_of("cola", percents, compressor="sort", compressor_options={"bin_bits": 1, **options})
@@ -113,11 +113,49 @@ def test_rows_that_send_the_same_levels_share_their_runs():
         "in context": coded([58.0], (2,), 5, codes="context"),
         "other levels": coded([40.0], (0,), 2, level_bits=1),
     }
+    named = {"gradient_compressor": "sort", "gradient_options": {"bin_bits": 1, "codes": "context"}}
+    runs["both named"] = [dataclasses.replace(run, config=run.config.replace(**named)) for run in runs["in context"]]
     table = frontier.summary(runs).set_index("label")
-    assert table["n"].to_dict() == {"none": 3, "zstd": 3, "in context": 3, "other levels": 1}
-    assert table.loc["zstd", "percent"] == pytest.approx(52)
-    assert table.loc["in context", "percent"] == pytest.approx((50 + 52 + 58) / 3)
-    assert table["ratio"].tolist()[1:] == pytest.approx([0.1, 0.05, 0.02])
+    assert table["n"].to_dict() == {"none": 3, "zstd": 3, "in context": 3, "both named": 3, "other levels": 1}
+    assert table.loc[["zstd", "in context"], "percent"].tolist() == pytest.approx(2 * [(50 + 52 + (54 + 58 + 58) / 3) / 3])
+    assert table["ratio"].tolist()[1:] == pytest.approx([0.1, 0.05, 0.05, 0.02])
+
+
+def test_a_bound_says_what_is_certain_of_a_change():
+    """Runs of no compression that scatter by 2 at slope 0: the errors add up, and Student's t of two runs is wide."""
+    base, row = [58.0, 60.0, 62.0], [57.0, 61.0]
+    table = frontier.summary({"none": runs_of("cola", base), "a": runs_of("cola", row)}).set_index("label")
+    change, error, bound = table.loc["a", ["change", "change_se", "change_bound"]]
+    assert (change - bound) / error == pytest.approx(3.078, abs=1e-3)  # of one degree of freedom, in any table of t
+    assert pd.isna(frontier.summary({"none": runs_of("cola", base[:1])})["change_bound"]).all()
+
+
+def test_changes_are_not_judged_by_a_metric_of_other_bits():
+    runs = {
+        "none": runs_of("cola", [58.0, 60.0]),
+        "change": runs_of("cola", [60.0, 61.0], compressor="sort", coding="change"),
+    }
+    row = frontier.summary(runs).set_index("label").loc["change"]
+    assert pd.isna(row["change"]) and row["no_loss"] is None and row["trains_alike"] is None and row["loss"] == 0
+    line = frontier.markdown("cola", runs).splitlines()[-1]
+    assert line.endswith(
+        "| 60.5 ± 0.7 (2) | – | +0 ± 0 % | – | evaluated with other bits: its metric does not compare |"
+    )
+
+
+def test_bytes_are_also_told_of_the_real_tokens_alone():
+    sent = {"none": 90, "none, no padding": 30, "a": 3, "b": 15}
+    runs = {
+        label: [dataclasses.replace(r, activation_bytes=count, gradient_bytes=0, uncompressed_bytes=90)]
+        for label, count in sent.items()
+        for r in runs_of("cola", [19.0], padding="skipped" if "padding" in label else "sent")
+    }
+    lines = frontier.markdown("cola", runs).splitlines()[2:]
+    assert "| bytes sent / uncompressed | / real tokens alone |" in lines[0]
+    assert {line.split(" | ")[0].strip("| "): line.split(" | ")[2] for line in lines[2:]} == {
+        "none": "3.00", "none, no padding": "1.00", "b": "0.50", "a": "1/10",
+    }  # fmt: skip
+    assert "real tokens" not in frontier.markdown("cola", {"none": runs["none"]})
 
 
 def test_the_answer_is_the_fewest_bytes_of_rows_with_several_runs():
@@ -238,8 +276,11 @@ def test_a_row_that_failed_never_answers(fate, all_words, some_words):
         return dataclasses.replace(run, history=(*run.history[:-1], last))
 
     base = [dataclasses.replace(r, activation_bytes=50, gradient_bytes=50) for r in runs_of("cola", [0.0, 6.0, 0.5])]
-    lean = [dataclasses.replace(r, activation_bytes=1, gradient_bytes=0) for r in runs_of("cola", [0.0, 0.0])]
-    rows = {"none": base, "all": [failed(r) for r in lean], "some": [failed(lean[0]), lean[1]]}
+    lean, other = (
+        [dataclasses.replace(r, activation_bytes=1, gradient_bytes=0) for r in runs_of("cola", [0.0, 0.0], **codec)]
+        for codec in ({}, {"compressor": "uniform"})
+    )
+    rows = {"none": base, "all": [failed(r) for r in lean], "some": [failed(other[0]), other[1]]}
     table = frontier.summary(rows)
     assert table["no_loss"].tolist() == [True, False, False]
     assert frontier.answer(table) == "No row is known to lose nothing."

@@ -9,7 +9,7 @@ import pandas as pd
 
 from splitlib.config import size_text
 from splitlib.frontier.published import published
-from splitlib.frontier.rows import NONE
+from splitlib.frontier.rows import NO_PADDING, NONE
 from splitlib.frontier.summary import summary
 from splitlib.results import RunRecord, hardware_of
 
@@ -51,25 +51,28 @@ def decided(table: pd.DataFrame) -> pd.DataFrame:
 def markdown(task: str, runs: Mapping[str, Sequence[RunRecord]], *, brief: bool = False) -> str:
     """Return the headline of a task as a Markdown table under a line that says what was measured on what.
 
+    Where a row says what leaving padding out is worth by itself, bytes are also given over those of the real tokens.
     ``brief`` leaves single runs out (see :func:`decided`) and says how many.
     """
     table, first = headline(task, runs), runs[NONE][0]
     shown = decided(table) if brief else table
+    tokens = dict(zip(table["label"], table["ratio"], strict=True)).get(NO_PADDING)
     metric = f"{'Matthews correlation' if first.metric == 'matthews' else first.metric} [%]"
     config = first.config
     lines = [
         f"**{first.data_label}**, {config.model_name}, {size_text(config)}, partition {config.partition}; "
         f"on {hardware_of(runs)}. Measured after the last epoch. {answer(table)}",
         "",
-        f"| row | bytes sent / uncompressed | {metric}, mean ± sd (n) | change ± se | training loss, change ± se "
-        "| reported change | |",
-        "|---|---|---|---|---|---|---|",
+        f"| row | bytes sent / uncompressed | {'/ real tokens alone | ' if tokens else ''}{metric}, mean ± sd (n) "
+        "| change ± se | training loss, change ± se | reported change | |",
+        "|---" * (8 if tokens else 7) + "|",
     ]
     rows: Any = shown.itertuples()  # whose columns no type knows
     for row in rows:
         told = "–" if pd.isna(row.reported_change) else f"{row.reported_change:+.1f} ({row.source})"
         ratio = f"{row.ratio:.4f}" + (f" (1/{1 / row.ratio:.0f})" if row.label != NONE else "")
-        change = "–" if row.label == NONE else _spread(row.change, row.change_se, "+z.1f")
+        ratio += f" | {_share(row.ratio / tokens)}" if tokens else ""
+        change = "–" if row.label == NONE or pd.isna(row.change) else _spread(row.change, row.change_se, "+z.1f")
         loss = "–" if row.label == NONE else f"{_spread(100 * row.loss, 100 * row.loss_se, '+z.0f')} %"
         percent = f"{_spread(row.percent, row.sd, '.1f')} ({row.n})"
         lines.append(f"| {row.label} | {ratio} | {percent} | {change} | {loss} | {told} | {_verdict(row)} |")
@@ -111,6 +114,15 @@ def _fewest(table: pd.DataFrame, column: str) -> Any:
     return next(kept.nsmallest(1, "ratio").itertuples(), None)
 
 
+def _share(ratio: float) -> str:
+    """Return a share as one of so many parts, where there are enough for that to be read.
+
+    >>> _share(0.05), _share(0.7042)
+    ('1/20', '0.70')
+    """
+    return f"1/{1 / ratio:.0f}" if ratio < 0.3 else f"{ratio:.2f}"
+
+
 def _spread(mean: float, deviation: float, form: str) -> str:
     """Return a mean with its standard deviation or error, which a single run does not have.
 
@@ -125,7 +137,9 @@ def _verdict(row: Any) -> str:
         return "what the others are compared with"
     counts = {"predicts one class": row.collapsed, "diverged": row.diverged}
     words = [word if count == row.n else f"{count} of {row.n} {word}" for word, count in counts.items() if count]
-    if row.no_loss is not None and not words:
+    if pd.isna(row.change) and not words:
+        words.append("evaluated with other bits: its metric does not compare")
+    elif row.no_loss is not None and not words:
         within = "within one sd of none" if row.trains_alike else "within one sd, its training loss is not"
         words.append(within if row.no_loss else "more than one sd below none")
     return ", ".join(words)

@@ -14,6 +14,7 @@ TASKS = ("cola", "cifar10")
 GOAL = 1 / 20
 """Of the bytes: the ratio at which nothing should be lost."""
 NONE = "none"
+NO_PADDING = "none, no padding"
 Changes = Mapping[str, Any]
 
 
@@ -49,15 +50,18 @@ def _in_context(activations: int, gradients: int, **more: Any) -> dict[str, Any]
     return _each(_least_error(activations, _CONTEXT), _least_error(gradients, _CONTEXT), **more)
 
 
-_DOCUMENTS: dict[str, Changes] = {
+_COMMON: dict[str, Changes] = {
     NONE: {},
     "sort 8 (the documents')": _both({"level_bits": 6, "bin_bits": 2}),
     "sort 4 (the documents')": _both({"level_bits": 3, "bin_bits": 1}),
+    "uniform 8": {"compressor": "uniform", "compressor_options": {"bits": 8}},
+    "uniform 4": {"compressor": "uniform", "compressor_options": {"bits": 4}},
 }
 ROWS: Mapping[str, Mapping[str, Changes]] = {
     "cola": {
-        **_DOCUMENTS,
-        "none, no padding": {"padding": "skipped"},
+        **_COMMON,
+        "uniform 4 by token": {"compressor": "uniform", "compressor_options": {"bits": 4, "block": 384}},
+        NO_PADDING: {"padding": "skipped"},
         "least error 4": _both(_least_error(4)),
         "least error 5, no padding": _both(_least_error(5), padding="skipped"),
         "least error 4, no padding": _both(_least_error(4), padding="skipped"),
@@ -85,7 +89,7 @@ ROWS: Mapping[str, Mapping[str, Changes]] = {
         "change, 2 and 4 bits, no padding": _each(_least_error(2), _least_error(4), padding="skipped", coding="change"),
     },
     "cifar10": {
-        **_DOCUMENTS,
+        **_COMMON,
         "least error 5": _both(_least_error(5)),
         "least error 4": _both(_least_error(4)),
         "least error 3": _both(_least_error(3)),
@@ -121,7 +125,7 @@ SIZES: Mapping[str, Mapping[str, Changes]] = {
 """By profile and task, what a study of so many rows changes of the profile's sizes."""
 REPEATED: Mapping[str, int] = {
     NONE: 8,
-    "none, no padding": 3,
+    NO_PADDING: 3,
     "8 and 2 bits in context": 5,
     "7 and 2 bits in context": 5,
     "6 and 2 bits": 5,

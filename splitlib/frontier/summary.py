@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
+from scipy.stats import t as student
 
 from splitlib.config import RunConfig
 from splitlib.errors import RecordError
@@ -13,6 +15,8 @@ from splitlib.frontier.differences import Difference, differences
 from splitlib.frontier.rows import NONE
 from splitlib.results import RunRecord, to_frame
 
+_CONFIDENCE = 0.9
+_VERDICTS = ("no_loss", "no_loss_to_spare", "trains_alike", "alike_to_spare")
 _LOSSLESS = ("zstd", "codes")  # options that change the bytes alone
 
 
@@ -21,10 +25,11 @@ def summary(runs: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
 
     Columns: ``label``, ``ratio`` (bytes sent over bytes uncompressed), ``percent`` and ``sd`` (of the task's metric at
     the last epoch), ``n``, ``change`` and ``change_se`` (points against the runs without compression, each run
-    corrected for its seed, with the standard error: :mod:`splitlib.frontier.differences`), ``loss`` and ``loss_se``
-    (the same of the last epoch's training loss, over the mean of those runs), ``collapsed`` (runs that predict one
-    class), ``diverged`` (runs whose loss stopped being a number), ``no_loss``, ``trains_alike``, ``no_loss_to_spare``
-    and ``alike_to_spare``.
+    corrected for its seed, with the standard error: :mod:`splitlib.frontier.differences`), ``change_bound`` (what the
+    change is above with 90 % confidence, by Student's t), ``loss`` and ``loss_se`` (as ``change`` and its error, of the
+    last epoch's training loss over the mean of those runs), ``collapsed`` (runs that predict one class), ``diverged``
+    (runs whose loss stopped being a number), ``no_loss``, ``trains_alike``, ``no_loss_to_spare`` and
+    ``alike_to_spare``.
 
     ``no_loss``: no run failed in one of these ways, and the change is above minus one standard deviation of the runs
     without compression. ``trains_alike``: nor is the training loss higher by more than one of its own, which thousands
@@ -32,28 +37,27 @@ def summary(runs: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
     a single run does not have. All are None where those runs are no measure: a single one, or one that predicts one
     class. The last epoch, not the best, because the best of several noisy ones flatters.
 
-    A row also counts the runs of another that sends the same levels in other bytes, at seeds it does not have itself.
+    Rows that send the same levels in other bytes are one way to train: each counts the runs of all, a seed's as their
+    mean. Where two processors ran a seed, that is both. Rows that code changes are evaluated with the bits of a
+    sample's first visit, so that their metric is compared with none: ``change`` is NaN, and no verdict is given.
 
     Raises:
         RecordError: there is no run without compression.
     """
     if not runs.get(NONE):
         raise RecordError(f"no record of the row {NONE!r}, with which the others are compared")
-    bases = to_frame(runs[NONE])
+    levels = {label: _levels(records[0].config) for label, records in runs.items() if records}
+    frames = {label: _by_seed([runs[each] for each in levels if levels[each] == levels[label]]) for label in levels}
+    bases = frames[NONE]
     measures = len(bases) > 1 and not bases["collapsed"].any()
-    frames = {label: to_frame(_with_equal_levels(records, runs)) for label, records in runs.items() if records}
     failed = {label: bool((frame["collapsed"] | frame["diverged"]).any()) for label, frame in frames.items()}
-    levels = {label: _levels(runs[label][0].config) for label in frames}
     changes, losses = (_against_none(frames, failed, levels, name) for name in ("last_percent", "last_train_loss"))
     rows = []
     for label, frame in frames.items():
         change, loss = changes[label], losses[label]
-        within = _within(-change.mean, change.error, bases["last_percent"].std())
-        alike = _within(loss.mean, loss.error, bases["last_train_loss"].std())
-        verdicts = {
-            "no_loss": within.mean, "trains_alike": within.mean and alike.mean,
-            "no_loss_to_spare": within.to_spare, "alike_to_spare": within.to_spare and alike.to_spare,
-        }  # fmt: skip
+        compares = runs[label][0].config.coding == "tensor"
+        change = change if compares else Difference(math.nan, math.nan)
+        known = measures and compares
         rows.append(
             {
                 "label": label,
@@ -63,11 +67,12 @@ def summary(runs: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
                 "n": len(frame),
                 "change": change.mean,
                 "change_se": change.error,
+                "change_bound": change.mean - _beyond(len(frame)) * change.error,
                 "loss": loss.mean / bases["last_train_loss"].mean(),
                 "loss_se": loss.error / bases["last_train_loss"].mean(),
                 "collapsed": int(frame["collapsed"].sum()),
                 "diverged": int(frame["diverged"].sum()),
-                **{name: (verdict and not failed[label]) if measures else None for name, verdict in verdicts.items()},
+                **(_verdicts(change, loss, bases, failed[label]) if known else dict.fromkeys(_VERDICTS)),
             }
         )
     return pd.DataFrame(rows).sort_values("ratio", ascending=False, kind="stable", ignore_index=True)
@@ -77,21 +82,18 @@ def _against_none(
     frames: Mapping[str, pd.DataFrame], failed: Mapping[str, bool], levels: Mapping[str, RunConfig], quantity: str
 ) -> dict[str, Difference]:
     """Return by label how a quantity differs from that of the runs without compression, whatever bytes those send."""
-    by_seed = {label: frame.set_index("seed")[quantity] for label, frame in frames.items()}
+    by_seed = {label: frame[quantity] for label, frame in frames.items()}
     others = {label: values for label, values in by_seed.items() if levels[label] != levels[NONE]}
     apart = {levels[label]: label for label in others if not failed[label]}  # rows of the same levels share their runs
     found = differences(others, by_seed[NONE], list(apart.values()))
     return {label: found.get(label, Difference(0.0, 0.0)) for label in by_seed}
 
 
-def _with_equal_levels(records: Sequence[RunRecord], runs: Mapping[str, Sequence[RunRecord]]) -> list[RunRecord]:
-    """Return a row's records, and those of rows that differ in the lossless stage alone for the seeds it lacks."""
-    found = {record.config.seed: record for record in records}
-    levels = _levels(records[0].config)
-    for record in (record for others in runs.values() for record in others):
-        if record.config.seed not in found and _levels(record.config) == levels:
-            found[record.config.seed] = record
-    return [found[seed] for seed in sorted(found)]
+def _by_seed(rows: Sequence[Sequence[RunRecord]]) -> pd.DataFrame:
+    """Return one line a seed: the mean of what its runs ended with, and whether one of them failed."""
+    frame = to_frame([record for records in rows for record in records])
+    ends = {"last_percent": "mean", "last_train_loss": "mean", "collapsed": "max", "diverged": "max"}
+    return frame.groupby("seed").agg(ends)
 
 
 def _levels(config: RunConfig) -> RunConfig:
@@ -103,10 +105,25 @@ def _levels(config: RunConfig) -> RunConfig:
     def lossy(options: Mapping[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in options.items() if name not in _LOSSLESS}
 
-    activations, gradients = lossy(config.compressor_options), lossy(config.gradient_options)
-    plain = (config.compressor, config.effective_gradient_compressor[0]) == (NONE, NONE)
-    padding = {"padding": "sent"} if plain else {}
-    return config.replace(seed=0, compressor_options=activations, gradient_options=gradients, **padding)
+    back, options = config.effective_gradient_compressor  # in full: *same* and a name are the same codec
+    codecs = {
+        "compressor_options": lossy(config.compressor_options),
+        "gradient_compressor": back, "gradient_options": lossy(options),
+    }  # fmt: skip
+    plain = (config.compressor, back) == (NONE, NONE)
+    return config.replace(seed=0, **codecs, **({"padding": "sent"} if plain else {}))
+
+
+def _verdicts(change: Difference, loss: Difference, bases: pd.DataFrame, failed: bool) -> dict[str, bool]:
+    within = _within(-change.mean, change.error, bases["last_percent"].std())
+    alike = _within(loss.mean, loss.error, bases["last_train_loss"].std())
+    both = within.mean and alike.mean, within.to_spare and alike.to_spare
+    return dict(zip(_VERDICTS, (not failed and each for each in (*within, *both)), strict=True))
+
+
+def _beyond(n: int) -> float:
+    """Return how many standard errors of n runs lie between a mean and its one-sided bound of 90 % confidence."""
+    return float(student.ppf(_CONFIDENCE, n - 1)) if n > 1 else math.nan
 
 
 class _Within(NamedTuple):

@@ -34,11 +34,12 @@ def frontier(ax: Axes, told: pd.DataFrame, ours: pd.DataFrame, *, goal: float, s
         ax: where to draw.
         told: columns ``method``, ``metric``, ``ratio``, ``change``; see :func:`splitlib.frontier.published`.
         ours: columns ``label``, ``ratio``, ``change``, ``change_se``, ``n``, ``collapsed``, ``diverged``, ``no_loss``,
-            ``trains_alike``; see :func:`splitlib.frontier.summary`.
+            ``trains_alike``; see :func:`splitlib.frontier.summary`. Rows without a change are not drawn.
         goal: the ratio to reach without loss, marked by a line.
         spread: standard deviation of the runs without compression: a band, what lies in it or above is no loss.
             NaN, of a single run, draws none.
     """
+    ours = ours[ours["change"].notna()]
     several = told["metric"].nunique() > 1  # whose changes do not compare
     for position, ((method, metric), points) in enumerate(told.groupby(["method", "metric"], sort=False)):
         ax.plot(
