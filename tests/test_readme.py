@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 
 import run_all
 from splitlib import cli
@@ -70,6 +71,21 @@ def test_links_lead_somewhere(link):
 def test_links_to_headings_lead_to_one(page):
     for name, anchor in re.findall(r"\]\((?!http)([^)#]*)#([^)]+)\)", page.read_text(encoding="utf-8")):
         assert anchor in anchors(page.parent / name if name else page), f"{name}#{anchor}"
+
+
+def test_a_model_of_ones_own_trains_as_the_example_says(capsys):
+    example = README[README.index("### A model of your own") :].split("```python\n")[1].split("```")[0]
+    torch.manual_seed(0)
+    names: dict = {}
+    exec(example, names)
+    sent, steps, elements = names["sent"], 20, 256 * 128
+    loss, forward, back = re.fullmatch(
+        r"([\d.]+): (\d+) bytes forward, (\d+) back, 1/.*\n", capsys.readouterr().out
+    ).groups()
+    assert float(loss) < 2.302  # below ln 10: it learns
+    assert (int(forward), int(back)) == (sent.activation_bytes, sent.gradient_bytes)
+    assert sent.uncompressed_bytes == steps * 2 * 2 * elements * 4
+    assert 6 <= 8 * int(forward) / (steps * 2 * elements) < 6.2 and 8 <= 8 * int(back) / (steps * 2 * elements) < 8.2
 
 
 def test_every_notebook_is_in_the_study_table():
