@@ -26,7 +26,7 @@ def three() -> list[nn.Module]:
         ({"parts": nn.Linear(4, 2)}, r"stages are a list of modules, such as \[model\[:2\], .* not a Linear"),
         ({"parts": []}, "at least one stage"),
         ({"parts": [nn.Linear(4, 8), torch.relu]}, "stage 1 must be a torch.nn.Module, not <built-in method relu"),
-        ({"devices": [CPU] * 2}, "3 stages need 3 devices, or one for all, not 2"),
+        ({"devices": [CPU] * 2}, "3 stages need 3 devices, not 2; list one for each, or name one for all"),
         ({"devices": "tpu"}, "unknown device 'tpu'; use auto, cpu, cuda"),
         ({"chunks": 0}, "chunks, the number of micro-batches, must be at least 1, not 0"),
         ({"chunks": 2.5}, "must be at least 1, not 2.5"),

@@ -157,7 +157,7 @@ def test_fp16_on_a_cpu_is_refused_with_the_documents_reason():
 def test_as_many_devices_as_stages():
     stages = split(roberta_tiny(2), "condition_1")
     codec = make_compressor("none")
-    with pytest.raises(ConfigError, match="3 stages need 3 devices, or one for all, not 1"):
+    with pytest.raises(ConfigError, match="3 stages need 3 devices, not 1"):
         build_pipeline(stages.parts, devices=[CPU], chunks=1, activations=codec, gradients=codec)
 
 

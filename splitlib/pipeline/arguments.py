@@ -70,7 +70,8 @@ def devices_of(devices: Devices, stages: Sequence[nn.Module]) -> list[torch.devi
         return found[1:]
     each = [devices] * len(stages) if isinstance(devices, str | torch.device) else list(devices)
     if len(each) != len(stages):
-        raise ConfigError(f"{len(stages)} stages need {len(stages)} devices, or one for all, not {len(each)}")
+        wanted = f"{len(stages)} stages need {len(stages)} devices"
+        raise ConfigError(f"{wanted}, not {len(each)}; list one for each, or name one for all")
     return [device if isinstance(device, torch.device) else pick_device(device) for device in each]
 
 
