@@ -5,7 +5,8 @@
 >>> config.kind
 'text'
 
-``splitlib.run(config)`` trains it and returns its :class:`~splitlib.results.RunRecord`.
+``splitlib.run(config)`` trains it and returns its :class:`~splitlib.results.RunRecord`. A model of one's own goes to
+:func:`~splitlib.pipeline.inprocess.build_pipeline`, stage by stage.
 """
 
 import importlib
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from splitlib.errors import ConfigError, DataError, RecordError, SplitlibError
     from splitlib.experiment import run, sweep
     from splitlib.partition import split
+    from splitlib.pipeline import build_pipeline
     from splitlib.profiles import get_profile
     from splitlib.version import __version__
 
@@ -27,6 +29,7 @@ __all__ = [
     "RunConfig",
     "SplitlibError",
     "__version__",
+    "build_pipeline",
     "decode",
     "get_profile",
     "make_compressor",
@@ -42,6 +45,7 @@ _HOMES = {
     "errors": ("ConfigError", "DataError", "RecordError", "SplitlibError"),
     "experiment": ("run", "sweep"),
     "partition": ("split",),
+    "pipeline": ("build_pipeline",),
     "profiles": ("get_profile",),
     "version": ("__version__",),
 }

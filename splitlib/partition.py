@@ -156,7 +156,10 @@ def cuts(model: nn.Module, name: str, *, stages: int = DEFAULT_STAGES, at: Seque
     if name == "custom":
         found: Cuts = tuple(at)
         if any(start >= end for start, end in pairwise((0, *found))) or not found:
-            raise ConfigError(f"partition 'custom' needs cuts that rise from at least 1, not {list(found)}")
+            raise ConfigError(
+                f"partition 'custom' needs cuts that rise from at least 1, not {list(found)}; "
+                "say how many units come before each, such as 1 and 3"
+            )
     elif name == "balanced":
         found = balanced_cuts(model, stages)
     else:

@@ -271,3 +271,134 @@ def test_on_the_cpu_alone_stages_run_in_the_callers_thread():
 def test_an_error_in_a_stage_is_raised_in_the_caller():
     with pytest.raises(ZeroDivisionError, match="in the last stage"):
         places("cpu", "cpu", error=ZeroDivisionError("in the last stage"))
+
+
+# --- A model of one's own ---------------------------------------------------------------------------------------------
+
+
+class _Masked(nn.Module):
+    """Takes hidden states and a mask, and passes the mask on."""
+
+    def __init__(self, last: bool = False) -> None:
+        super().__init__()
+        self.layer, self.last = nn.Linear(6, 6), last
+
+    def forward(self, values):
+        hidden, mask = values
+        hidden = self.layer(hidden) * mask.unsqueeze(-1)
+        return hidden.sum(1) if self.last else (hidden, mask)
+
+
+def own_model() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 16), nn.Dropout(0.5), nn.Linear(16, 5))
+
+
+def cut_in_three(model: nn.Sequential) -> list[nn.Module]:
+    return [model[:2], model[2:4], model[4:]]
+
+
+def test_a_pipeline_of_plain_modules_trains_the_model_they_are_of():
+    """By default nothing is compressed, and one micro-batch is the batch: the model's own steps, bit for bit."""
+    model, (x, labels) = own_model().eval(), (torch.randn(12, 20), torch.randint(5, (12,)))  # eval: without dropout
+    unsplit, pipeline = copy.deepcopy(model), build_pipeline(cut_in_three(model))
+    before = copy.deepcopy(model.state_dict())
+    for trained in (unsplit, pipeline):
+        optimizer = torch.optim.SGD(trained.parameters(), lr=0.1)
+        for _ in range(3):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(trained(x), labels).backward()
+            optimizer.step()
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, unsplit.state_dict()[name]) and not torch.equal(weight, before[name])
+
+
+def test_bytes_of_ones_own_model_are_those_of_its_payloads():
+    activations = make_compressor("sort", level_bits=4, bin_bits=2)
+    gradients = make_compressor("sort", level_bits=6, bin_bits=2)
+    pipeline = build_pipeline(cut_in_three(own_model()), chunks=4, activations=activations, gradients=gradients)
+    pipeline(torch.randn(32, 20)).sum().backward()
+    sent = torch.randn(8, 16)  # of a micro-batch, at either cut
+    assert pipeline.traffic.activation_bytes == 8 * activations.encode(sent).nbytes
+    assert pipeline.traffic.gradient_bytes == 8 * gradients.encode(sent).nbytes
+    assert pipeline.traffic.uncompressed_bytes == 2 * 8 * 4 * 8 * 16
+
+
+def test_each_call_in_training_draws_new_dropout_as_a_step_of_its_own():
+    x, labels = torch.randn(8, 20), torch.randint(5, (8,))
+    pipeline = build_pipeline(cut_in_three(own_model()), chunks=2)
+    first, second = pipeline(x), pipeline(x)
+    assert not torch.equal(first, second)
+    wanted = nn.functional.cross_entropy(second, labels).item()
+    assert pipeline.train_batch((x,), labels, step=2) == wanted != pipeline.train_batch((x,), labels, step=3)
+    pipeline.eval()
+    assert torch.equal(pipeline(x), pipeline(x))
+
+
+def test_a_stage_that_runs_twice_draws_the_dropout_of_its_own_step():
+    """Two calls, then one backward pass through both: the first had been run again with the second's dropout."""
+    x, found = torch.randn(8, 20), []
+    for recompute in ("never", "always"):
+        model = own_model()
+        pipeline = build_pipeline(cut_in_three(model), chunks=2, recompute=recompute)
+        (pipeline(x) - pipeline(2 * x)).square().sum().backward()
+        found.append([p.grad for p in model.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_a_mask_crosses_beside_the_first_tensor_as_it_is():
+    codec = make_compressor("uniform", bits=4)
+    pipeline = build_pipeline([_Masked(), _Masked(), _Masked(last=True)], chunks=2, activations=codec, gradients=codec)
+    hidden, mask = torch.randn(4, 3, 6), torch.tensor([[1, 1, 0]] * 4)
+    made = pipeline(hidden, mask)
+    assert made.shape == (4, 6)
+    made.sum().backward()
+    assert pipeline.traffic.activation_bytes == 4 * codec.encode(hidden[:2]).nbytes
+    changed = torch.cat([hidden[:, :2], torch.randn(4, 1, 6)], dim=1)
+    plain = build_pipeline([_Masked(), _Masked(last=True)])
+    assert torch.equal(plain(hidden, mask), plain(changed, mask))
+
+
+class _Returns(nn.Module):
+    """Returns what a function makes of its tensor."""
+
+    def __init__(self, made) -> None:
+        super().__init__()
+        self.layer, self.made = nn.Linear(20, 20), made
+
+    def forward(self, x):
+        return self.made(self.layer(x))
+
+
+@pytest.mark.parametrize(
+    ("stages", "words"),
+    [
+        (
+            [_Returns(lambda x: {"x": x}), nn.Identity()],
+            "a _Returns returns dict; a stage returns a tensor, or a tuple",
+        ),
+        ([nn.Identity(), _Returns(lambda x: (x, None))], "a _Returns returns Tensor, NoneType; a stage returns"),
+        ([nn.Identity(), _Returns(lambda x: ())], "a _Returns returns nothing; a stage returns"),
+        ([nn.Identity(), _Returns(lambda x: (x, x))], "the last stage returns 2 tensors; return one"),
+        ([_Returns(lambda x: (x, 2 * x)), nn.Identity()], "1 of the 1 tensors that cross a cut beside the first need"),
+    ],
+)
+def test_a_stage_that_returns_what_cannot_cross_is_told_what_can(stages, words):
+    with pytest.raises(ConfigError, match=words):
+        build_pipeline(stages)(torch.randn(4, 20))
+
+
+def test_inputs_are_tensors_one_after_the_other():
+    pipeline, x = build_pipeline(cut_in_three(own_model())), torch.randn(4, 20)
+    for wrong in (lambda: pipeline((x,)), lambda: pipeline(), lambda: pipeline.train_batch(x, None, step=0)):
+        with pytest.raises(ConfigError, match=r"inputs are tensors, as in pipeline\(x\) and train_batch\(\(x,\), "):
+            wrong()
+
+
+def test_the_loss_is_back_propagated_as_it_is_unless_scaled():
+    x, labels, found = torch.randn(4, 20), torch.randint(5, (4,)), []
+    for options in ({}, {"scale": lambda loss: loss}, {"scale": lambda loss: 2 * loss}):
+        model = own_model()
+        build_pipeline(cut_in_three(model)).train_batch((x,), labels, step=0, **options)
+        found.append(model[0].weight.grad)
+    assert torch.equal(found[0], found[1]) and torch.equal(2 * found[0], found[2])

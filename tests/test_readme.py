@@ -1,11 +1,13 @@
 """The README's commands parse, its links lead somewhere, and its tree is the tree."""
 
+import math
 import re
 import shlex
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 
 import run_all
 from splitlib import cli
@@ -70,6 +72,19 @@ def test_links_lead_somewhere(link):
 def test_links_to_headings_lead_to_one(page):
     for name, anchor in re.findall(r"\]\((?!http)([^)#]*)#([^)]+)\)", page.read_text(encoding="utf-8")):
         assert anchor in anchors(page.parent / name if name else page), f"{name}#{anchor}"
+
+
+def test_a_model_of_ones_own_trains_as_the_example_says(capsys):
+    example = README[README.index("### A model of your own") :].split("```python\n")[1].split("```")[0]
+    torch.manual_seed(0)
+    names: dict = {}
+    exec(example, names)
+    sent, elements = names["sent"], 20 * 2 * 256 * 128  # that cross in each direction: steps, cuts, samples, features
+    assert names["loss"] < math.log(10), "it learns"
+    forward, back = sent.activation_bytes, sent.gradient_bytes
+    assert capsys.readouterr().out == f"{forward} {back} {(forward + back) / sent.uncompressed_bytes}\n"
+    assert sent.uncompressed_bytes == 2 * elements * 4
+    assert 6 < 8 * forward / elements < 6.2 and 8 < 8 * back / elements < 8.2, "bits, a header and tables"
 
 
 def test_every_notebook_is_in_the_study_table():

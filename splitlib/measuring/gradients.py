@@ -60,7 +60,7 @@ def compare_gradients(
     pipeline = build_pipeline(parts, devices=devices, chunks=config.chunks, activations=codec, gradients=codec).train()
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         unsplit_loss = accumulate(model.to(devices[-1]), inputs[0], labels, config.chunks)
-        loss = pipeline.train_batch(inputs, labels, step=0, scale=lambda loss: loss)
+        loss = pipeline.train_batch(inputs, labels, step=0)
     ours, theirs = _gradients(pipeline.parameters()), _gradients(model.parameters())
     off = [(one - other).norm() for one, other in zip(ours, theirs, strict=True)]
     lengths = [gradient.norm() for gradient in theirs]

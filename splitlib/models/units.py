@@ -16,11 +16,33 @@ if TYPE_CHECKING:
     from torchvision.models import MobileNetV2
 
 Values = tuple[Tensor, ...]
-Unit = nn.Module
 Encoder = Any  # a transformers model or one of its layers, whose parts torch's types do not know
 
 
-class OnFirst(nn.Module):
+class Unit(nn.Module):
+    """Maps a tuple of tensors to a tuple of tensors."""
+
+
+class Plain(Unit):
+    """Any other module as a unit, called as torchgpipe calls one: with one tensor, or with a tuple of several."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, values: Values) -> Values:
+        """Return what the layer makes of the tensors; raise ConfigError if that is neither tensor nor tuple of them."""
+        made = self.layer(values[0] if len(values) == 1 else values)
+        made = made if isinstance(made, tuple) else (made,)
+        if not made or not all(isinstance(x, Tensor) for x in made):
+            kinds = ", ".join(type(x).__name__ for x in made) or "nothing"
+            raise ConfigError(
+                f"a {type(self.layer).__name__} returns {kinds}; a stage returns a tensor, or a tuple of tensors"
+            )
+        return made
+
+
+class OnFirst(Unit):
     """Apply ``layer`` to the first of the tensors and pass the others on."""
 
     def __init__(self, layer: nn.Module) -> None:
@@ -68,7 +90,7 @@ class _Embeddings(nn.Module):
         return self.embeddings(input_ids=input_ids)
 
 
-class _SelfAttention(nn.Module):
+class _SelfAttention(Unit):
     """A layer's self-attention with its output dense, residual and norm."""
 
     def __init__(self, layer: Encoder, model: Encoder) -> None:
@@ -95,7 +117,7 @@ class _FeedForward(nn.Module):
         return self.output(self.intermediate(hidden), hidden)
 
 
-class _TextClassifier(nn.Module):
+class _TextClassifier(Unit):
     """Hidden states and mask to (logits,): RoBERTa's own head, or BERT's pooler, dropout and linear layer."""
 
     def __init__(self, model: Encoder) -> None:
@@ -107,7 +129,7 @@ class _TextClassifier(nn.Module):
         return (self.layers(values[0]),)
 
 
-class Whole(nn.Module):
+class Whole(Unit):
     """The unsplit model, called as its library calls it."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -120,6 +142,22 @@ class Whole(nn.Module):
             input_ids, mask = values
             return (self.model(input_ids=input_ids, attention_mask=mask).logits,)
         return (self.model(*values),)
+
+
+def as_unit(module: nn.Module) -> nn.Module:
+    """Return ``module`` if it is a unit or a sequence of them, else as one.
+
+    >>> [type(as_unit(module)).__name__ for module in (nn.ReLU(), nn.Sequential(OnFirst(nn.ReLU())))]
+    ['Plain', 'Sequential']
+    """
+    return module if isinstance(first_layer(module), Unit) else Plain(module)
+
+
+def first_layer(module: nn.Module) -> nn.Module:
+    """Return the layer that a module, or a sequence of modules, begins with."""
+    while isinstance(module, nn.Sequential) and len(module):
+        module = module[0]
+    return module
 
 
 def is_encoder(model: nn.Module) -> bool:
@@ -151,4 +189,7 @@ def units(model: nn.Module) -> list[Unit]:
         # torchvision's ReLU6 works in place; behind a cut its input is not its own.
         layers = [nn.Sequential(conv, norm), nn.ReLU6(), *blocks, _VisionClassifier(model)]
         return [OnFirst(layer) for layer in layers]
-    raise ConfigError(f"cannot split a {type(model).__name__}; use MobileNetV2 or a BERT-type encoder")
+    raise ConfigError(
+        f"cannot split a {type(model).__name__}; use MobileNetV2 or a BERT-type encoder, or cut it yourself and give "
+        "build_pipeline the stages: of an nn.Sequential [model[:2], model[2:4], model[4:]]"
+    )

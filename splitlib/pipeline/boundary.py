@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from splitlib.compressors import Compressor
+from splitlib.errors import ConfigError
 from splitlib.pipeline.channel import Coding, Place
 
 _ADDING = threading.Lock()
@@ -76,6 +77,8 @@ class _Cross(torch.autograd.Function):
 class Boundary(nn.Module):
     """One cut between two stages: encodes the first tensor, passes the others (an attention mask) as they are.
 
+    The others are not counted, so none of them may need a gradient: it would come back whole and uncounted, too.
+
     Compression stays on in evaluation, where the deployed model would use it too. Only training is metered, and only
     training changes the compressors' state, from which evaluation starts as well.
     """
@@ -99,8 +102,17 @@ class Boundary(nn.Module):
         return uncompressed_nbytes(x, self.shrinkage())
 
     def forward(self, values: tuple[Tensor, ...], step: int = 0, micro_batch: int = 0) -> tuple[Tensor, ...]:
-        """Return the tensors as the receiving stage sees them; shapes and dtypes stay."""
+        """Return the tensors as the receiving stage sees them; shapes and dtypes stay.
+
+        Raises:
+            ConfigError: a tensor beside the first one needs a gradient.
+        """
         x, *beside = values
+        if trained := sum(other.requires_grad for other in beside):
+            raise ConfigError(
+                f"{trained} of the {len(beside)} tensors that cross a cut beside the first need gradients, but only "
+                "the first is compressed and counted; join them with torch.cat, or detach them"
+            )
         mask = beside[0] if beside else None
         place = self.coding.place(step, micro_batch, mask=mask, training=self.training)
         return (_Cross.apply(x, self, place), *beside)

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from splitlib.errors import ConfigError
 from splitlib.pipeline.boundary import Traffic
 from splitlib.pipeline.channel import Channel
-from splitlib.pipeline.engine import Engine, Scale, batch_loss
+from splitlib.pipeline.engine import Engine, Scale, batch_loss, unscaled
 from splitlib.pipeline.processes import MEETING
 from splitlib.pipeline.stage import CurrentStep, Stage
 from splitlib.runtime import pick_device
@@ -118,7 +118,7 @@ class DataParallel(Engine):
         (logits,) = self.replica(tuple(x.to(self.device) for x in inputs), self.group.rank)
         return logits
 
-    def train_batch(self, inputs: tuple[Tensor, ...], labels: Tensor, *, step: int, scale: Scale) -> float:
+    def train_batch(self, inputs: tuple[Tensor, ...], labels: Tensor, *, step: int, scale: Scale = unscaled) -> float:
         """As :meth:`Engine.train_batch`; every replica gets the whole batch and takes its share."""
         self.current.step = step
         loss = batch_loss(self(*map(self.group.share, inputs)), self.group.share(labels))

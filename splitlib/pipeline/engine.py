@@ -20,6 +20,11 @@ from splitlib.timeline import Span
 Scale = Callable[[Tensor], Tensor]
 
 
+def unscaled(loss: Tensor) -> Tensor:
+    """Return the loss as it is, which is what every precision but fp16 back-propagates."""
+    return loss
+
+
 @dataclass(frozen=True, kw_only=True)
 class Start:
     """What an engine's other machines need to know before the first batch."""
@@ -54,15 +59,15 @@ class Engine(nn.Module, ABC):
     """Whether this process writes the run's checkpoints and record: of several replicas, the first does."""
 
     @abstractmethod
-    def train_batch(self, inputs: tuple[Tensor, ...], labels: Tensor, *, step: int, scale: Scale) -> float:
+    def train_batch(self, inputs: tuple[Tensor, ...], labels: Tensor, *, step: int, scale: Scale = unscaled) -> float:
         """Add a batch's gradients to the parameters' and return its mean loss.
 
         Args:
             inputs: what the model takes, [B, ...] each.
-            labels: [B]; they never leave the client.
+            labels: [B], the index of each sample's class; they never leave the client.
             step: optimizer steps before this one in the whole run. Dropout depends on it and on the seed, on nothing
                 drawn before, so a resumed run and every engine draw the same.
-            scale: what to back-propagate instead of the loss (fp16 scales it).
+            scale: what to back-propagate instead of the loss: fp16 scales it, by default it stays.
         """
 
     @abstractmethod

@@ -30,13 +30,14 @@ def recomputed(mode: str, micro_batches: int) -> int:
 def run_twice(stage: Stage, values: Values, micro_batch: int) -> Values:
     """Return ``stage(values, micro_batch)``, keeping its inputs alone; the backward pass runs it again.
 
-    The second run draws the same random numbers, because a stage seeds its generator itself, and leaves batch norm's
-    running statistics as they are.
+    The second run draws the same random numbers, because a stage seeds its generator itself, and for the step of the
+    first run, whatever ran in between. It leaves batch norm's running statistics as they are.
     """
     return checkpoint(
         stage,
         values,
         micro_batch,
+        stage.current.step,
         use_reentrant=False,
         preserve_rng_state=False,
         context_fn=lambda: (nullcontext(), _second_run(stage)),

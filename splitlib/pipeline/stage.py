@@ -38,12 +38,13 @@ class Stage(nn.Module):
         self.layers, self.index, self.current, self.precision = layers, index, current, precision
         self.device = device
 
-    def forward(self, values: Values, micro_batch: int) -> Values:
-        """Return what the stage makes of its ``micro_batch``-th part of the batch."""
+    def forward(self, values: Values, micro_batch: int, step: int | None = None) -> Values:
+        """Return what the stage makes of the ``micro_batch``-th part of the batch of ``step``, or else the current."""
         if not self.training:
             return self._compute(values)
+        step = self.current.step if step is None else step
         with turn_to_draw(self.device) as generator:
-            generator.manual_seed(stage_seed(self.current.seed, self.current.step, self.index, micro_batch))
+            generator.manual_seed(stage_seed(self.current.seed, step, self.index, micro_batch))
             return self._compute(values)
 
     def _compute(self, values: Values) -> Values:

@@ -13,7 +13,7 @@ from splitlib.config import RunConfig
 from splitlib.errors import PeerError
 from splitlib.pipeline.boundary import Traffic, uncompressed_nbytes
 from splitlib.pipeline.channel import Channel, Coding
-from splitlib.pipeline.engine import Engine, Scale, Start, batch_loss
+from splitlib.pipeline.engine import Engine, Scale, Start, batch_loss, unscaled
 from splitlib.pipeline.inprocess import shrinkage
 from splitlib.pipeline.parts import Codecs, same_weights, trains, weights_norm
 from splitlib.pipeline.remote.control import Control
@@ -181,7 +181,7 @@ class RemotePipeline(Engine):
         with torch.no_grad():
             return torch.cat(self._run(inputs, self.current.step).logits)
 
-    def train_batch(self, inputs: tuple[Tensor, ...], labels: Tensor, *, step: int, scale: Scale) -> float:
+    def train_batch(self, inputs: tuple[Tensor, ...], labels: Tensor, *, step: int, scale: Scale = unscaled) -> float:
         """As :meth:`Engine.train_batch`."""
         self.current.step = step
         self.timeline.take()
