@@ -1,9 +1,11 @@
 """One error for every table, plan and picture: squared, over the variance."""
 
+import math
+
 import pytest
 import torch
 
-from splitlib.compressors import decode, make_compressor, relative_error, spread
+from splitlib.compressors import decode, make_compressor, relative_error, spread, unequal_gain
 from splitlib.planner.codecs import in_turn
 from splitlib.playground.bench import Codec, _encode
 from splitlib.widgets.tensors import _once
@@ -44,3 +46,18 @@ def test_planner_playground_and_widgets_state_the_same_error(x):
     assert 0 < wanted < 1e-6
     assert planned.error == _encode(Codec.of("cast", {}), 1, x.chunk(2)).error == wanted
     assert _once(x, "half", CODEC)["error"] == wanted
+
+
+def test_gain_is_unequal_where_rows_differ_and_not_where_values_do():
+    """Noise within a row, or one factor for all, is none of it; what goes with a row's size is, in either direction."""
+    x = torch.randn(101, 384, generator=torch.Generator().manual_seed(0)) * torch.logspace(-2, 1, 101)[:, None]
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)) * x.square().mean(-1, keepdim=True).sqrt()
+    noise -= x * (x * noise).sum(-1, keepdim=True) / x.square().sum(-1, keepdim=True)  # across the row, not along it
+    assert unequal_gain(x, 0.3 * x + 2 * noise) == pytest.approx(0, abs=1e-6) and relative_error(x, x + 2 * noise) > 3
+    large = x.square().mean(-1, keepdim=True) > 1
+    assert unequal_gain(x, large * x) == 1
+    cut = x.clamp(-1, 1)
+    assert unequal_gain(x, cut) > 0.5 and relative_error(x, cut) < 1
+    assert math.isnan(unequal_gain(x, 0 * x))
+    with pytest.raises(ValueError, match="do not compare"):
+        unequal_gain(x, x[:1])

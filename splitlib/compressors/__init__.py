@@ -12,7 +12,7 @@ torch.Size([1000])
 from splitlib.compressors.base import HEADER_BYTES, Compressor, Payload, decode
 from splitlib.compressors.cast import Cast, Identity
 from splitlib.compressors.deadzone import DeadZone
-from splitlib.compressors.error import relative_error, spread
+from splitlib.compressors.error import relative_error, spread, unequal_gain
 from splitlib.compressors.lowrank import PowerIteration
 from splitlib.compressors.per_cut import make_compressors
 from splitlib.compressors.registry import COMPRESSORS, compressor_options, make_compressor
@@ -37,4 +37,5 @@ __all__ = [
     "make_compressors",
     "relative_error",
     "spread",
+    "unequal_gain",
 ]
