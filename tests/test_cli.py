@@ -92,6 +92,13 @@ def test_options_can_differ_between_the_cuts():
     assert config.compressor_options == {"rank": "3,7"}
 
 
+@pytest.mark.parametrize(("step", "read"), [("1", 1.0), ("0.5,1", "0.5,1.0"), ("0.5, 1", "0.5,1.0")])
+def test_a_server_wants_a_step_as_a_client_brings_it(step, read):
+    arguments = ["--compressor", "deadzone", "--step", step]
+    wanted = cli.given_settings(cli._parser().parse_args(["server", *arguments]))
+    assert wanted["compressor_options"] == config_of(*arguments).compressor_options == {"step": read}
+
+
 def test_a_client_is_one_of_two_machines_whatever_else_it_is_given():
     options = cli._parser().parse_args(["client", "--server", "10.0.0.2:1", "--schedule", "1f1b", "--link", "1Gbit"])
     config = cli.config_from_options(options)
@@ -156,6 +163,7 @@ def test_insert_parameters_reach_the_config():
         (["--compressor", "gzip"], ["gzip"]),
         (["--compressor", "power_iteration", "--rank", "many"], ["--rank", "many"]),
         (["--compressor", "power_iteration", "--rank", "3,7,9"], ["rank '3,7,9' has 3 values"]),
+        (["--compressor", "deadzone", "--step", "0.5,much"], ["--step", "0.5,much"]),
         (["--insert", "linear", "--insert-rate", "0.5"], ["no parameter 'rate'"]),
         (["--gradient-compressor", "gzip"], ["gzip"]),
         (["--profile", "fast"], ["fast"]),

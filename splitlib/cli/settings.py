@@ -65,10 +65,13 @@ def _add_options(
 
 
 def _per_cut(kind: type) -> Callable[[str], Any]:
-    """Return a reader of one value of ``kind``; values with commas are checked where the compressors are made."""
+    """Return a reader of one value of ``kind``, or of one for each cut: how many is checked where compressors are made.
+
+    A server compares them with a client's as they are written, so both must write ``0.5,1`` as ``0.5,1.0``.
+    """
 
     def read(text: str) -> Any:
-        return text if "," in text else kind(text)
+        return ",".join(str(kind(part.strip())) for part in text.split(",")) if "," in text else kind(text)
 
     read.__name__ = kind.__name__  # what argparse calls it
     return read

@@ -86,9 +86,9 @@ class RunConfig:
     """Everything that decides the result of one training run.
 
     Fields left at ``None`` are filled in with the task's usual value, so two configs that mean the same run are equal
-    and have the same :attr:`key`, but for options: they are part of the key as they are given, and a default written
-    out makes another key than one left out. Impossible values raise :class:`~splitlib.errors.ConfigError`; options are
-    checked where compressors and inserts are made.
+    and have the same :attr:`key`, but for options: they are part of the key as they are given, fractions as floats, and
+    a default written out makes another key than one left out. Impossible values raise
+    :class:`~splitlib.errors.ConfigError`; options are checked where compressors and inserts are made.
 
     >>> config = RunConfig(task="rte", partition="condition_1", chunks=4)
     >>> config.model, config.max_length, config.image_size
