@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from splitlib.importing import ending_at_once
+from splitlib.ending import ending_at_once, ending_unread
 
 with ending_at_once("run_all.py"):
     from splitlib.data import resolve_hub
@@ -229,7 +229,9 @@ def _finish(outcomes: Sequence[Outcome], run_dir: Path, **header: str) -> list[s
 
 if __name__ == "__main__":
     try:
-        sys.exit(main())
+        with ending_unread():
+            status = main()
+        sys.exit(status)
     except KeyboardInterrupt:  # before the first notebook
         print("\nrun_all.py: stopped", file=sys.stderr)
         sys.exit(INTERRUPTED)

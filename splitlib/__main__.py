@@ -1,9 +1,11 @@
 """``python -m splitlib``."""
 
-from splitlib.importing import ending_at_once
+from splitlib.ending import ending_at_once, ending_unread
 
 with ending_at_once("splitlib"):
     from splitlib.cli import main
     from splitlib.pipeline.processes import leave
 
-leave(main())
+with ending_unread():
+    status = main()
+leave(status)

@@ -6,7 +6,7 @@ from pathlib import Path
 import splitlib
 
 ORDER = [
-    "importing",
+    "ending",
     "version",
     "errors",
     "files",

@@ -89,7 +89,7 @@ def test_the_tree_names_what_is_there():
         "py.typed",
         "errors.py",
         "files.py",
-        "importing.py",
+        "ending.py",
         "version.py",
         "tally.py",
         "__pycache__",
