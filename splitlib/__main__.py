@@ -1,4 +1,6 @@
-"""``python -m splitlib``."""
+"""``python -m splitlib``, and the script ``splitlib``."""
+
+from typing import NoReturn
 
 from splitlib.ending import ending_at_once, ending_unread
 
@@ -6,6 +8,13 @@ with ending_at_once("splitlib"):
     from splitlib.cli import main
     from splitlib.pipeline.processes import leave
 
-with ending_unread():
-    status = main()
-leave(status)
+
+def start() -> NoReturn:
+    """Run the command line and end this process with its status."""
+    with ending_unread():
+        status = main()
+    leave(status)
+
+
+if __name__ == "__main__":
+    start()

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,14 @@ def unread(*arguments: str, error: int = subprocess.PIPE) -> tuple[int, str]:
     return ended.returncode, (ended.stderr or b"").decode()
 
 
+def script() -> list[str]:
+    """The script that pyproject.toml installs, as pip writes it."""
+    module, start = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]["splitlib"].split(":")
+    return ["-c", f"import sys; from {module} import {start}; sys.exit({start}())"]
+
+
 @pytest.mark.parametrize(
-    "arguments", [["-m", "splitlib", "records"], ["run_all.py", "--list"]], ids=lambda words: " ".join(words)
+    "arguments", [["-m", "splitlib", "records"], [*script(), "records"], ["run_all.py", "--list"]], ids=" ".join
 )
 def test_a_list_that_nobody_reads_ends_without_a_word(arguments):
     """Python's own end is a traceback, or a complaint of its shutdown."""
