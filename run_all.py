@@ -52,12 +52,14 @@ def _parser() -> _Parser:
         prog="run_all.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     profiles = "; ".join(f"{profile.name}: {profile.summary}" for profile in PROFILES.values())
-    parser.add_argument("--profile", choices=PROFILES, default="quick", help=profiles)
+    parser.add_argument("--profile", choices=PROFILES, default="quick", help=f"{profiles} (default quick)")
     parser.add_argument(
         "--only", nargs="+", metavar="NN", help="numbers or names of the notebooks to run (default: all)"
     )
     parser.add_argument("--data", choices=("embedded", "real"), help="which data (default: the profile's)")
-    parser.add_argument("--hub", type=Path, metavar="PATH", help="a local mirror of the hub (default: $SPLITLIB_HUB)")
+    parser.add_argument(
+        "--hub", type=Path, metavar="PATH", help="a local mirror of the hub (default: $SPLITLIB_HUB, else the hub)"
+    )
     parser.add_argument(
         "--param", action="append", default=[], metavar="NAME=VALUE", help="set a notebook's parameter; repeatable"
     )

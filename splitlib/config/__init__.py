@@ -11,12 +11,22 @@ from splitlib.config.choices import (
     VISION_TASKS,
     task_kind,
 )
-from splitlib.config.run import SCHEMA, RunConfig, cut_text, input_text, run_title, setting_fields, size_text
+from splitlib.config.run import (
+    KEY_DIGITS,
+    SCHEMA,
+    RunConfig,
+    cut_text,
+    input_text,
+    run_title,
+    setting_fields,
+    size_text,
+)
 
 __all__ = [
     "DEFAULT_MAX_LENGTH",
     "DEFAULT_STAGES",
     "FREE_PARTITIONS",
+    "KEY_DIGITS",
     "PARTITIONS",
     "POLYNOMIAL_END",
     "SCHEDULES",

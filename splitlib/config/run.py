@@ -42,6 +42,8 @@ from splitlib.errors import ConfigError
 # A record's key covers this number: raise it when the same config would mean another run. New random draws change the
 # digits but not the meaning, as another version of torch does; a record names the versions that made it.
 SCHEMA = 1
+KEY_DIGITS = 12
+"""Hexadecimal digits of a config's key."""
 # Fields younger than the first records, each with the value that means what its absence meant. A key leaves them out at
 # that value, so that the records of runs that do not use them stay valid.
 _NEWER_FIELDS: Mapping[str, Any] = {
@@ -102,14 +104,14 @@ class RunConfig:
     data: str = _setting("embedded", "real data, or the embedded stand-in that needs no download", ("embedded", "real"))
     train_samples: int | None = _setting(None, "train on the first N samples of a seeded shuffle (default: all)")
     eval_samples: int | None = _setting(None, "evaluate on N samples (default: all)")
-    image_size: int | None = _setting(None, f"vision: pixels a side (default {DEFAULT_IMAGE_SIZE})")
+    image_size: int | None = _setting(None, "vision: pixels a side")
     images: str = _setting(
         "each",
         "vision: each decoded and augmented by itself on the CPU; or all resident on the training device, where whole "
         "batches are augmented, with other draws",
         ("each", "resident"),
     )
-    max_length: int | None = _setting(None, f"text: tokens, padded and truncated (default {DEFAULT_MAX_LENGTH})")
+    max_length: int | None = _setting(None, "text: tokens, padded and truncated")
 
     # Model
     model: str | None = _setting(
@@ -237,7 +239,7 @@ class RunConfig:
     def key(self) -> str:
         """Twelve hexadecimal digits that name this config's record; equal configs have equal keys."""
         canonical = json.dumps({"schema": SCHEMA, **self.identity()}, sort_keys=True)
-        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+        return hashlib.sha256(canonical.encode()).hexdigest()[:KEY_DIGITS]
 
     def __hash__(self) -> int:
         return hash(self.key)
