@@ -131,8 +131,9 @@ def test_a_config_knows_which_options_are_fractions():
     """It imports neither compressors nor inserts, so it has a list of its own; a name is one kind everywhere."""
     defaults = all_options({**COMPRESSORS, **INSERTS})
     kinds = {name: {type(default) for default in of_each.values()} for name, of_each in defaults.items()}
-    assert {name for name, of_each in kinds.items() if of_each == {float}} == set(FLOAT_OPTIONS)
-    assert not [name for name, of_each in kinds.items() if len(of_each) > 1]
+    fractions = {name for name, of_each in kinds.items() if of_each == {float}}
+    assert fractions == set(FLOAT_OPTIONS), "FLOAT_OPTIONS in splitlib/config/choices.py names others"
+    assert not [name for name, of_each in kinds.items() if len(of_each) > 1], "one name, two kinds of value"
 
 
 def test_options_of_inserts_change_the_key():
