@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from splitlib.importing import ending_at_once
+from splitlib.ending import ending_at_once, ending_unread
 
 with ending_at_once("run_all.py"):
     from splitlib.data import resolve_hub
@@ -52,12 +52,14 @@ def _parser() -> _Parser:
         prog="run_all.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     profiles = "; ".join(f"{profile.name}: {profile.summary}" for profile in PROFILES.values())
-    parser.add_argument("--profile", choices=PROFILES, default="quick", help=profiles)
+    parser.add_argument("--profile", choices=PROFILES, default="quick", help=f"{profiles} (default quick)")
     parser.add_argument(
         "--only", nargs="+", metavar="NN", help="numbers or names of the notebooks to run (default: all)"
     )
     parser.add_argument("--data", choices=("embedded", "real"), help="which data (default: the profile's)")
-    parser.add_argument("--hub", type=Path, metavar="PATH", help="a local mirror of the hub (default: $SPLITLIB_HUB)")
+    parser.add_argument(
+        "--hub", type=Path, metavar="PATH", help="a local mirror of the hub (default: $SPLITLIB_HUB, else the hub)"
+    )
     parser.add_argument(
         "--param", action="append", default=[], metavar="NAME=VALUE", help="set a notebook's parameter; repeatable"
     )
@@ -229,7 +231,9 @@ def _finish(outcomes: Sequence[Outcome], run_dir: Path, **header: str) -> list[s
 
 if __name__ == "__main__":
     try:
-        sys.exit(main())
+        with ending_unread():
+            status = main()
+        sys.exit(status)
     except KeyboardInterrupt:  # before the first notebook
         print("\nrun_all.py: stopped", file=sys.stderr)
         sys.exit(INTERRUPTED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -15,7 +16,13 @@ def described(default: Any, help: str, choices: Iterable[str] = ()) -> Any:
     """Return a dataclass field that is an option: its default, what the command line says of it, and what it may be.
 
     With ``choices`` it may be one of them alone, which :func:`check_choices` sees to; the command line names them
-    behind ``help``.
+    behind ``help``. A whole number will do for an option whose default is a float:
+
+    >>> @dataclasses.dataclass(frozen=True, kw_only=True)
+    ... class Largest:
+    ...     share: float = described(0.1, "share of the values that are sent, from 0.0001 to 1")
+    >>> build("compressor", {"largest": Largest}, "largest", {"share": 1})
+    Largest(share=1.0)
     """
     choices = tuple(choices)
     listed = f": {', '.join(choices)}" if choices else ""
@@ -35,9 +42,19 @@ def build(kind: str, classes: Mapping[str, type[T]], name: str, options: Mapping
         if option not in known:
             takes = f"it takes {', '.join(known)}" if known else "it takes no parameters"
             raise ConfigError(f"{kind} {name!r} has no parameter {option!r}; {takes}")
-        if type(value) is not type(known[option]):
+        if type(fitting(value, known[option])) is not type(known[option]):
             raise ConfigError(f"{name}: {option} must be {type(known[option]).__name__}, not {value!r}")
-    return classes[name](**options)
+    return classes[name](**{option: fitting(value, known[option]) for option, value in options.items()})
+
+
+def fitting(value: Any, default: Any) -> Any:
+    """Return an option's value; a whole number as a float where its default is one.
+
+    >>> fitting(1, 0.5), fitting(1, 8), fitting(True, 0.5)
+    (1.0, 1, True)
+    """
+    whole = type(default) is float and type(value) is int and abs(value) <= sys.float_info.max
+    return float(value) if whole else value
 
 
 def check_choices(chosen: Any) -> None:

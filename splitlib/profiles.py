@@ -106,7 +106,7 @@ PROFILES: Mapping[str, Profile] = {
     ),
     "quick": Profile(
         name="quick",
-        summary="embedded data, small models: the whole workbook in minutes (the default)",
+        summary="embedded data, small models: the whole workbook in minutes",
         data="embedded",
         seeds=2,
         epoch_scale=0.2,

@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from splitlib.config import RunConfig, size_text
+from splitlib.config import KEY_DIGITS, RunConfig, size_text
 from splitlib.errors import ConfigError, RecordError
 from splitlib.files import file_stem, write_text
 from splitlib.runtime import either, results_dir
@@ -24,7 +24,7 @@ from splitlib.training import EpochResult
 
 TIMING_PREFIX = "timing-"
 """What the names of :mod:`splitlib.measuring.records`' files start with."""
-_RECORD_NAME = re.compile(r".*-[0-9a-f]{12}\.json")
+_RECORD_NAME = re.compile(rf".*-[0-9a-f]{{{KEY_DIGITS}}}\.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +180,23 @@ def record_paths() -> list[Path]:
         remedy = "name another with $SPLITLIB_RESULTS"
         raise ConfigError(f"cannot read the folder {folder}: {error.strerror}; {remedy}") from error
     return [folder / name for name in names if _RECORD_NAME.fullmatch(name) and not name.startswith(TIMING_PREFIX)]
+
+
+def find_record(start: str) -> RunRecord:
+    """Return the record whose key begins with ``start``.
+
+    Raises:
+        ConfigError: no key begins so, or several do.
+        RecordError: its file cannot be read.
+    """
+    found = {path.stem[-KEY_DIGITS:]: path for path in record_paths() if path.stem[-KEY_DIGITS:].startswith(start)}
+    if not found:
+        remedy = "python -m splitlib records lists those there are"
+        raise ConfigError(f"no record in {results_dir()} has a key that begins with {start!r}; {remedy}")
+    if len(found) > 1:
+        first = ", ".join(sorted(found)[:4]) + (", ..." if len(found) > 4 else "")
+        raise ConfigError(f"the keys of {len(found)} records begin with {start!r} ({first}); give more digits")
+    return read_record(*found.values())
 
 
 def to_frame(records: Iterable[RunRecord]) -> pd.DataFrame:

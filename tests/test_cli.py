@@ -1,6 +1,8 @@
 """The command line: one run, one record; every mistake is one line and writes nothing."""
 
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,7 +15,7 @@ from splitlib.compressors import COMPRESSORS
 from splitlib.config import RunConfig, setting_fields, size_text
 from splitlib.models.inserted import INSERTS
 from splitlib.options import option_help
-from splitlib.results import all_records, read_record, save_record
+from splitlib.results import all_records, read_record, record_path, save_record
 from splitlib.runtime import results_dir
 from tests.support import record, refused_in_one_line
 
@@ -69,6 +71,51 @@ def test_records_lists_the_others_when_one_is_damaged(capsys):
     assert shown.err.startswith(f"splitlib: warning: {damaged} is not a readable record") and shown.err.count("\n") == 1
 
 
+@pytest.fixture
+def two_kept():
+    """Two records, the first with a setting that is none and options."""
+    codec = {"compressor": "deadzone", "compressor_options": {"step": 0.5}, "gradient_compressor": "none"}
+    kept = record(config=RunConfig(task="rte", data="real", epochs=4, **codec), weights_norm=280.376715)
+    save_record(kept)
+    save_record(record(config=RunConfig(task="cola", seed=1)))
+    return kept
+
+
+def test_a_record_is_shown_in_full(two_kept, capsys):
+    assert cli.main(["records", two_kept.config.key[:6]]) == 0
+    shown = capsys.readouterr().out
+    flowing = " ".join(shown.split())
+    for name, value in two_kept.config.to_dict().items():
+        text = {"compressor_options": "step 0.5", "gradient_options": "-"}.get(name, value)
+        assert f" {name} {'-' if text in (None, '', {}) else text} " in flowing
+    for words in (
+        str(record_path(two_kept.config)),
+        "epoch training loss validation loss accuracy [%] Matthews correlation [%] classes predicted 1 0.5000 0.6000 "
+        "70.00 30.00 2 2 0.5000 0.6000 70.00 50.00 2 3 ",
+        "activations 0.0 MB sent gradients 0.0 MB sent in full 0.0 MB without compression",
+        "samples 64 in 2.0 s of training steps parameters 7 weights of norm 280.3767 at the start",
+        "made on hardware a machine splitlib 0",
+    ):
+        assert words in flowing
+    again = next(line for line in shown.splitlines() if line.startswith("command "))
+    assert cli.config_from_options(cli._parser().parse_args(shlex.split(again)[4:])) == two_kept.config
+
+
+def test_a_run_that_no_command_line_means_is_shown_too(capsys):
+    odd = record(config=RunConfig(task="cola", compressor="sort", compressor_options={"seed": 1}))
+    save_record(odd)
+    assert cli.main(["records", odd.config.key]) == 0
+    assert "command    - (no command line means the config" in capsys.readouterr().out
+
+
+def test_a_key_that_is_none_or_of_several_records_is_told(two_kept, capsys):
+    keys = ", ".join(sorted(made.config.key for made in all_records()))
+    refused_in_one_line(["records", "xyz"], ["begins with 'xyz'", "python -m splitlib records lists"], capsys)
+    refused_in_one_line(["records", ""], ["the keys of 2 records begin with ''", keys, "more digits"], capsys)
+    record_path(two_kept.config).write_text("{")
+    refused_in_one_line(["records", two_kept.config.key], ["is not a readable record"], capsys)
+
+
 @pytest.mark.parametrize("device", ["gpu", "cuda:99"])
 def test_a_device_is_checked_also_where_there_is_a_record(device, capsys):
     save_record(record(config=config_of("--profile", "smoke")))
@@ -90,6 +137,13 @@ def test_compressor_parameters_reach_the_config():
 def test_options_can_differ_between_the_cuts():
     config = config_of("--compressor", "power_iteration", "--rank", "3,7", "--gradient-compressor", "uniform")
     assert config.compressor_options == {"rank": "3,7"}
+
+
+@pytest.mark.parametrize(("step", "read"), [("1", 1.0), ("0.5,1", "0.5,1.0"), ("0.5, 1", "0.5,1.0")])
+def test_a_server_wants_a_step_as_a_client_brings_it(step, read):
+    arguments = ["--compressor", "deadzone", "--step", step]
+    wanted = cli.given_settings(cli._parser().parse_args(["server", *arguments]))
+    assert wanted["compressor_options"] == config_of(*arguments).compressor_options == {"step": read}
 
 
 def test_a_client_is_one_of_two_machines_whatever_else_it_is_given():
@@ -156,6 +210,7 @@ def test_insert_parameters_reach_the_config():
         (["--compressor", "gzip"], ["gzip"]),
         (["--compressor", "power_iteration", "--rank", "many"], ["--rank", "many"]),
         (["--compressor", "power_iteration", "--rank", "3,7,9"], ["rank '3,7,9' has 3 values"]),
+        (["--compressor", "deadzone", "--step", "0.5,much"], ["--step", "0.5,much"]),
         (["--insert", "linear", "--insert-rate", "0.5"], ["no parameter 'rate'"]),
         (["--gradient-compressor", "gzip"], ["gzip"]),
         (["--profile", "fast"], ["fast"]),
@@ -189,6 +244,50 @@ def test_help_names_every_setting_and_parameter(capsys):
     meanings = option_help(COMPRESSORS) | {f"insert {name}": help for name, help in option_help(INSERTS).items()}
     flowing = " ".join(shown.split())
     assert all(len(help) > 10 and help in flowing for help in meanings.values())
+
+
+def help_of(command: str, capsys) -> str:
+    """What a command's --help says, as one line."""
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    return " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(("command", "engine"), [("run", "in_process"), ("client", "two_machines")])
+def test_help_says_what_a_command_without_settings_takes(command, engine, capsys):
+    """It did not say that a task left out is cola."""
+    shown = help_of(command, capsys)
+    usual = config_of("--engine", engine).to_dict()
+    assert usual["task"] == "cola" and usual["model"] == "roberta_tiny"
+    for name, value in usual.items():
+        if value in (None, "") or name.endswith("_options"):
+            continue
+        own = re.search(rf" --{name.replace('_', '-')} (?:STR|INT|FLOAT) (?!\[)(?!--)(.*?) --", shown)[1]
+        assert f"(default {value})" in own, own
+
+
+def test_a_server_wants_nothing_by_default(capsys):
+    shown = help_of("server", capsys)
+    settings = shown[shown.index("settings a client must bring") : shown.index("parameters of the inserted layers")]
+    assert not [value for value in ("cola", "roberta_tiny", "4", "in_process") if f"(default {value})" in settings]
+
+
+@pytest.mark.parametrize(("command", "profile"), [("run", "quick"), ("headline", "real"), ("gpu", "paper")])
+def test_help_names_the_profile_taken(command, profile, capsys):
+    """The words for quick said that it was the default, also where it is not."""
+    shown = help_of(command, capsys)
+    assert f"(default {profile})" in shown and "the default)" not in shown
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS, ids=lambda command: command.name)
+def test_help_has_examples_that_can_be_pasted(command):
+    lines = command.examples.replace("\\\n", " ").splitlines()
+    assert lines[0] == "examples:" and len(lines) > 1
+    for line in lines[1:]:
+        options = cli._parser().parse_args(shlex.split(line.partition("-m splitlib ")[2], comments=True))
+        assert options.command is command
+        if command.name in ("run", "client", "pair"):
+            cli.config_from_options(options)
 
 
 def test_ctrl_c_in_a_terminal_leaves_a_resumable_run(tmp_path):

@@ -4,10 +4,12 @@ import dataclasses
 
 import pytest
 
-from splitlib.compressors import SortQuantization
+from splitlib.compressors import COMPRESSORS, SortQuantization
 from splitlib.config import PARTITIONS, RunConfig
+from splitlib.config.choices import FLOAT_OPTIONS
 from splitlib.errors import ConfigError
-from splitlib.options import parameters
+from splitlib.models.inserted import INSERTS
+from splitlib.options import all_options, parameters
 from splitlib.profiles import DOCUMENT_SETTINGS, PROFILES, get_profile
 
 
@@ -105,6 +107,33 @@ def test_options_are_part_of_the_key_as_they_are_given():
     left_out = RunConfig(compressor="sort")
     written = left_out.replace(compressor_options=dict(parameters(SortQuantization)))
     assert left_out != written and left_out.key != written.key
+
+
+@pytest.mark.parametrize(
+    ("whole", "fraction"), [(1, 1.0), ("0.5,1", "0.5,1.0"), (" 2, .5", "2.0,0.5"), (-0.0, 0.0), (0, 0.0)]
+)
+def test_a_whole_number_is_the_fraction_it_is_written_for(whole, fraction):
+    """A step of 1 was refused, and one of "0.5,1" at the second cut; accepted as they are, they would have two keys."""
+    one, other = (RunConfig(compressor="deadzone", compressor_options={"step": step}) for step in (whole, fraction))
+    assert one.key == other.key and repr(one.compressor_options["step"]) == repr(fraction)
+    assert one.replace(gradient_compressor="deadzone", gradient_options={"step": whole}).gradient_options == {
+        "step": fraction
+    }
+
+
+def test_options_that_are_no_fractions_stay_as_they_are():
+    options = {"bits": 8, "rank": "3,7", "step": "0.5,many", "ratio": True}
+    kept = RunConfig(compressor="uniform", compressor_options=options).compressor_options
+    assert repr(sorted(kept.items())) == repr(sorted(options.items()))
+
+
+def test_a_config_knows_which_options_are_fractions():
+    """It imports neither compressors nor inserts, so it has a list of its own; a name is one kind everywhere."""
+    defaults = all_options({**COMPRESSORS, **INSERTS})
+    kinds = {name: {type(default) for default in of_each.values()} for name, of_each in defaults.items()}
+    fractions = {name for name, of_each in kinds.items() if of_each == {float}}
+    assert fractions == set(FLOAT_OPTIONS), "FLOAT_OPTIONS in splitlib/config/choices.py names others"
+    assert not [name for name, of_each in kinds.items() if len(of_each) > 1], "one name, two kinds of value"
 
 
 def test_options_of_inserts_change_the_key():

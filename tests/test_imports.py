@@ -1,12 +1,14 @@
-"""A module imports only from its left: config -> data -> model -> partition -> compressor -> ... -> figure."""
+"""A module holds one idea, and imports only from its left: config -> data -> model -> partition -> ... -> figure."""
 
 import ast
+import io
+import tokenize
 from pathlib import Path
 
 import splitlib
 
 ORDER = [
-    "importing",
+    "ending",
     "version",
     "errors",
     "files",
@@ -46,6 +48,8 @@ ORDER = [
     "cli",
     "__main__",
 ]
+MOST_LINES = 250
+"""Of code in a file; CONTRIBUTING.md says so."""
 PACKAGE = Path(splitlib.__file__).parent
 # `splitlib` itself re-exports the public names, so nothing inside may import from it.
 MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
@@ -93,3 +97,28 @@ def test_compressors_know_nothing_of_the_network():
 def test_plots_never_touch_models():
     for path in (PACKAGE / "plots").glob("*.py"):
         assert not imported_parts(path) & {"models", "partition", "pipeline", "data", "experiment"}
+
+
+def lines_of_code(path: Path) -> int:
+    """How many lines of a file hold code: not blank, no comment, no string that stands alone."""
+    source, marks = path.read_text(encoding="utf-8"), (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT)
+    alone = {
+        (node.lineno, node.end_lineno)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    }
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    held = [token for token in tokens if token.type not in marks and token.string.strip()]
+    spans = {(token.start[0], token.end[0]) for token in held} - alone
+    return len({line for first, last in spans for line in range(first, last + 1)})
+
+
+def test_lines_of_code_are_those_that_do_something(tmp_path):
+    lines = ['"""What it is.', "", '"""', "", "# why", "NAME = (  # how", "    1,", ")", '"""What this is."""', ""]
+    (tmp_path / "module.py").write_text("\n".join([*lines, "def f():", '    """Short."""', "    return (", "1)", ""]))
+    assert lines_of_code(tmp_path / "module.py") == 6
+
+
+def test_no_file_holds_more_code_than_one_idea_takes():
+    assert not [str(path.relative_to(PACKAGE)) for path in MODULES if lines_of_code(path) > MOST_LINES]
+    assert f"at most {MOST_LINES} lines of code" in (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")

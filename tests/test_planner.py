@@ -16,7 +16,7 @@ from splitlib.errors import ConfigError, RecordError
 from splitlib.pipeline.predict import Message, Work, predict
 from splitlib.pipeline.remote.link import Link
 from splitlib.planner import compressor_text, lower_bound, parse_compressor, plan
-from splitlib.planner.candidates import at_cuts, chosen_chunks
+from splitlib.planner.candidates import Compressors, at_cuts, chosen_chunks, codec
 from splitlib.planner.costs import CodecCost, Costs, Layer, LayerTimes, codec_key, depends_on, save_costs
 from tests.support import TINY
 
@@ -262,6 +262,13 @@ def test_no_gradient_crosses_to_layers_that_do_not_train(tmp_path):
 )
 def test_compressors_come_back_as_they_are_written(text):
     assert compressor_text(TINY.replace(**parse_compressor(text))) == text
+
+
+@pytest.mark.parametrize(("whole", "fraction"), [("1", "1.0"), ("0.5/1", "0.5/1.0")])
+def test_a_whole_number_is_the_fraction_it_is_written_for(whole, fraction):
+    one, other = (TINY.replace(**parse_compressor(f"deadzone:step={step}")) for step in (whole, fraction))
+    assert one.key == other.key and compressor_text(one) == f"deadzone:step={fraction}"
+    assert {codec(spec).step for spec in Compressors.of(one).activations} == {float(s) for s in whole.split("/")}
 
 
 def test_each_cut_gets_its_own_value():

@@ -261,6 +261,12 @@ def test_a_fixed_set_of_choices_is_a_drop_down():
     assert {name: codec[name].options for name in choices} == choices
 
 
+def test_a_step_given_as_a_whole_number_can_be_a_fraction_afterwards():
+    codec = CodecControls("activations", list(COMPRESSORS), "deadzone", {"step": 2})
+    codec["step"].value = 0.5
+    assert codec.options()["step"] == 0.5
+
+
 @pytest.mark.parametrize("view", [0, 1, 2, 3])
 def test_moving_a_control_changes_the_figure(screen, view):
     screen.tabs.selected_index = view

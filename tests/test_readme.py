@@ -41,6 +41,12 @@ def test_run_commands_mean_a_config(command):
     cli.config_from_options(cli._parser().parse_args(shlex.split(command)[3:]))
 
 
+@pytest.mark.parametrize("command", cli.COMMANDS, ids=lambda command: command.name)
+def test_every_command_is_named(command):
+    """``headline`` was not."""
+    assert re.search(rf"-m splitlib {command.name}\b", README)
+
+
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python -m splitlib server")])
 def test_server_commands_parse(command):
     cli.given_settings(cli._parser().parse_args(shlex.split(command)[3:]))
@@ -104,7 +110,7 @@ def test_the_tree_names_what_is_there():
         "py.typed",
         "errors.py",
         "files.py",
-        "importing.py",
+        "ending.py",
         "version.py",
         "tally.py",
         "__pycache__",

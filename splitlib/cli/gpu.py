@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from splitlib.cli.command import Command
 from splitlib.cli.gpu_steps import (
     Study,
     TimeIsUp,
@@ -21,33 +22,14 @@ from splitlib.cli.gpu_steps import (
     train,
     waiting,
 )
-from splitlib.cli.settings import add_hub
+from splitlib.cli.settings import add_hub, add_profile
 from splitlib.data import load_task
 from splitlib.errors import ConfigError
 from splitlib.files import check_writable
 from splitlib.gpu_rows import trained_rows
-from splitlib.profiles import PROFILES, get_profile
+from splitlib.profiles import get_profile
 from splitlib.runtime import hardware, pick_device, project_root
 
-GPU_DESCRIPTION = """\
-Measure what wants a GPU, and bring it back in one folder.
-
-  torchgpipe    are its gradients there those of the unsplit model?
-  compressors   encoding and decoding beside the textbook version and plain uniform quantization
-  split         time per batch, this machine's cores as client and the GPU as server (003 §1.2)
-  train         CIFAR-10 in 224 px, all images, 40 epochs: a record for every row and seed
-
-Records go to results/ and, with a table for each step and the checkpoint of an unfinished run, to the folder --out. The
-same command goes on where the last one stopped; on another machine, bring the folder along.
-"""
-GPU_EXAMPLES = """\
-examples:
-  python -m splitlib gpu --hub path/to/mirror                      # everything, hours
-  python -m splitlib gpu --hub path/to/mirror --minutes 25         # stop in time; again to go on
-  python -m splitlib gpu --only torchgpipe "sort 4" "cube_root 4"  # steps, and rows to train
-  python -m splitlib gpu --hub path/to/mirror --only train --epochs 4   # an hour or two, comparable among themselves
-  python -m splitlib gpu --device cpu --profile smoke              # does it run? no GPU, embedded data
-"""
 STEPS: dict[str, Callable[[Study], None]] = {
     "torchgpipe": torchgpipe,
     "compressors": compressors,
@@ -59,9 +41,7 @@ GIBIBYTE = 2**30
 
 def add_gpu_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``gpu``."""
-    sizes = {name: PROFILES[name].summary for name in ("paper", "smoke")}
-    shown = "; ".join(f"{name}: {summary}" for name, summary in sizes.items())
-    parser.add_argument("--profile", default="paper", choices=sizes, help=f"{shown} (default paper)")
+    add_profile(parser, default="paper", among=("paper", "smoke"))
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N, or cpu to try it without a GPU (default cuda)")
     add_hub(parser)
     parser.add_argument(
@@ -153,3 +133,30 @@ def _device(device: torch.device) -> str:
     if device.type == "cpu":
         return f"no GPU: {hardware(device)}"
     return f"{hardware(device)}, {torch.cuda.get_device_properties(device).total_memory / GIBIBYTE:.0f} GiB"
+
+
+GPU = Command(
+    name="gpu",
+    summary="measure what wants a GPU, and bring it back",
+    description="""\
+Measure what wants a GPU, and bring it back in one folder.
+
+  torchgpipe    are its gradients there those of the unsplit model?
+  compressors   encoding and decoding beside the textbook version and plain uniform quantization
+  split         time per batch, this machine's cores as client and the GPU as server (003 §1.2)
+  train         CIFAR-10 in 224 px, all images, 40 epochs: a record for every row and seed
+
+Records go to results/ and, with a table for each step and the checkpoint of an unfinished run, to the folder --out. The
+same command goes on where the last one stopped; on another machine, bring the folder along.
+""",
+    examples="""\
+examples:
+  python -m splitlib gpu --hub path/to/mirror                      # everything, hours
+  python -m splitlib gpu --hub path/to/mirror --minutes 25         # stop in time; again to go on
+  python -m splitlib gpu --only torchgpipe "sort 4" "cube_root 4"  # steps, and rows to train
+  python -m splitlib gpu --hub path/to/mirror --only train --epochs 4   # an hour or two, comparable among themselves
+  python -m splitlib gpu --device cpu --profile smoke              # does it run? no GPU, embedded data
+""",
+    add_options=add_gpu_options,
+    run=run_gpu,
+)

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from splitlib import frontier
+from splitlib.cli.command import Command
 from splitlib.cli.settings import add_profile
 from splitlib.cli.size_table import size_table
 from splitlib.cli.split_table import split_text
@@ -15,24 +16,11 @@ from splitlib.profiles import get_profile
 from splitlib.runtime import results_dir
 
 SECTION, SPLIT_SECTION, SIZE_SECTION = "headline", "cpu-gpu", "sizes"
-HEADLINE_DESCRIPTION = """\
-Print the headline tables: how large the runs are beside the documents'; from the records in results/, bytes against
-accuracy on real data, and the time of a batch with a CPU as client and a GPU as server, measured and reported.
-
-Nothing is trained: rows without a record are left out, and where others have several runs, so are those with one that
-no document reports; notebook 11 has them. `make figures` writes them into the README.
-"""
-HEADLINE_EXAMPLES = """\
-examples:
-  python -m splitlib headline
-  python -m splitlib headline --write README.md
-"""
 
 
 def add_headline_options(parser: argparse.ArgumentParser) -> None:
     """Add what ``headline`` takes."""
-    add_profile(parser)
-    parser.set_defaults(profile="real")
+    add_profile(parser, default="real")
     parser.add_argument(
         "--write",
         type=Path,
@@ -68,3 +56,23 @@ def headline_text(profile: str) -> str:
             f"python run_all.py --profile {profile} --only 11 makes them"
         )
     return "\n\n".join(texts)
+
+
+HEADLINE = Command(
+    name="headline",
+    summary="bytes against accuracy, from records",
+    description="""\
+Print the headline tables: how large the runs are beside the documents'; from the records in results/, bytes against
+accuracy on real data, and the time of a batch with a CPU as client and a GPU as server, measured and reported.
+
+Nothing is trained: rows without a record are left out, and where others have several runs, so are those with one that
+no document reports; notebook 11 has them. `make figures` writes them into the README.
+""",
+    examples="""\
+examples:
+  python -m splitlib headline
+  python -m splitlib headline --write README.md
+""",
+    add_options=add_headline_options,
+    run=run_headline,
+)

@@ -11,7 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from splitlib.cli.settings import add_hub, add_link, add_profile, add_settings, config_from_options
+from splitlib.cli.command import Command
+from splitlib.cli.settings import add_hub, add_link, add_profile, add_settings, config_from_options, usual_settings
 from splitlib.config import RunConfig, input_text
 from splitlib.config.choices import VISION_MODELS
 from splitlib.errors import ConfigError
@@ -20,22 +21,6 @@ from splitlib.pipeline.remote.link import Link
 from splitlib.planner import DEFAULT_CHUNKS, DEFAULT_COMPRESSORS, Plan, plan
 from splitlib.planner.choices import TOLERABLE_ERROR
 
-PLAN_DESCRIPTION = """\
-Rank partition x compressor x micro-batches by predicted time per batch over a link.
-
-Layers and compressors are measured on this machine, on the task's data, once: asking again, also for another link,
-takes a second. Nothing is trained. The last line is the command that trains the best choice: the fastest whose error is
-tolerable, as with a larger one training may collapse.
-"""
-PLAN_EXAMPLES = """\
-examples:
-  python -m splitlib plan --task cifar10 --link 50Mbit --latency 10ms
-  python -m splitlib plan --model mobilenet_v2 --image-size 96 --link 50Mbit --latency 10ms --max-error 0.01
-  python -m splitlib plan --task cola --link 1Gbit --cuts named --compressors none uniform:bits=8 --chunks 1 4
-  python -m splitlib plan --task cola --link 5Mbit --compressors none \\
-      uniform:bits=8 sort:level_bits=0,bin_bits=4,edges=least_error,codes=context
-  python -m splitlib plan --task cifar10 --link 20Mbit --client-speed 0.1 --max-client-share 0.2 --csv plan.csv
-"""
 COARSE = "!"
 """Marks an error above what is recommended."""
 # The planner chooses these, or leaves them as they are.
@@ -74,21 +59,21 @@ def add_plan_options(parser: argparse.ArgumentParser) -> None:
         "--max-client-share", type=float, metavar="S", help="leave out cuts that give the client more of the MACs"
     )
     machines = parser.add_argument_group("machines")
-    machines.add_argument("--device", default="auto", help="of both sides, or client,server such as cpu,cuda (auto)")
+    devices = "of both sides, or client,server such as cpu,cuda (default auto)"
+    machines.add_argument("--device", default="auto", help=devices)
     for side in ("client", "server"):
-        machines.add_argument(
-            f"--{side}-speed", type=float, default=1.0, metavar="X", help=f"times as fast as here the {side} is (1)"
-        )
+        speed = f"times as fast as here the {side} is (default 1)"
+        machines.add_argument(f"--{side}-speed", type=float, default=1.0, metavar="X", help=speed)
     machines.add_argument("--measured", type=Path, metavar="FILE", help="take these costs instead of measuring")
     machines.add_argument("--fresh", action="store_true", help="measure again")
     add_hub(machines)
     output = parser.add_argument_group("output")
-    output.add_argument("--top", type=int, default=10, metavar="N", help="how many choices to show (10)")
+    output.add_argument("--top", type=int, default=10, metavar="N", help="how many choices to show (default 10)")
     output.add_argument("--each", action="store_true", help="show the best choice of each compressor only")
     output.add_argument("--csv", type=Path, metavar="FILE", help="write the table")
     output.add_argument("--json", type=Path, metavar="FILE", help="write table, assumptions and the best config")
-    settings = "model, data and training (default: the document's, shrunk by the profile; a vision model means cifar10)"
-    add_settings(parser, settings, without=CHOSEN)
+    settings = "model, data and training (a vision model without a task means cifar10)"
+    add_settings(parser, settings, without=CHOSEN, usual=usual_settings())
 
 
 def run_plan(options: argparse.Namespace) -> None:
@@ -196,3 +181,27 @@ def as_json(found: Plan, table: pd.DataFrame) -> str:
         "choices": table.to_dict(orient="records"),
     }
     return json.dumps(values, indent=1, allow_nan=False) + "\n"
+
+
+PLAN = Command(
+    name="plan",
+    summary="find the fastest split for a link",
+    description="""\
+Rank partition x compressor x micro-batches by predicted time per batch over a link.
+
+Layers and compressors are measured on this machine, on the task's data, once: asking again, also for another link,
+takes a second. Nothing is trained. The last line is the command that trains the best choice: the fastest whose error is
+tolerable, as with a larger one training may collapse.
+""",
+    examples="""\
+examples:
+  python -m splitlib plan --task cifar10 --link 50Mbit --latency 10ms
+  python -m splitlib plan --model mobilenet_v2 --image-size 96 --link 50Mbit --latency 10ms --max-error 0.01
+  python -m splitlib plan --task cola --link 1Gbit --cuts named --compressors none uniform:bits=8 --chunks 1 4
+  python -m splitlib plan --task cola --link 5Mbit --compressors none \\
+      uniform:bits=8 sort:level_bits=0,bin_bits=4,edges=least_error,codes=context
+  python -m splitlib plan --task cifar10 --link 20Mbit --client-speed 0.1 --max-client-share 0.2 --csv plan.csv
+""",
+    add_options=add_plan_options,
+    run=run_plan,
+)

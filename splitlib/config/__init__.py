@@ -1,4 +1,7 @@
-"""One run is one frozen config: ``run`` has its fields, ``choices`` what they may name, ``checks`` what is refused."""
+"""One run is one frozen config: ``run`` has its fields, ``choices`` what they may name, ``checks`` what is refused.
+
+``words`` says a config in words.
+"""
 
 from splitlib.config.choices import (
     DEFAULT_MAX_LENGTH,
@@ -11,12 +14,14 @@ from splitlib.config.choices import (
     VISION_TASKS,
     task_kind,
 )
-from splitlib.config.run import SCHEMA, RunConfig, cut_text, input_text, run_title, setting_fields, size_text
+from splitlib.config.run import KEY_DIGITS, SCHEMA, RunConfig, setting_fields
+from splitlib.config.words import cut_text, input_text, run_title, size_text
 
 __all__ = [
     "DEFAULT_MAX_LENGTH",
     "DEFAULT_STAGES",
     "FREE_PARTITIONS",
+    "KEY_DIGITS",
     "PARTITIONS",
     "POLYNOMIAL_END",
     "SCHEDULES",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 import typing
 from collections.abc import Mapping
 from dataclasses import fields
@@ -18,12 +19,14 @@ from splitlib.config.choices import (
     DEFAULT_BATCH_NORM,
     DEFAULT_MOMENTUM,
     DEFAULT_STAGES,
+    FLOAT_OPTIONS,
     FREE_PARTITIONS,
     PARTITIONS,
     POLYNOMIAL_END,
     STRIDE,
     TWO_SIDED,
     VISION_MODELS,
+    Scalar,
 )
 from splitlib.errors import ConfigError
 
@@ -44,6 +47,7 @@ def check_types(config: RunConfig) -> None:
             continue
         if typing.get_origin(wanted) is Mapping:
             _check_options(f.name, value)
+            object.__setattr__(config, f.name, {option: _option(option, own) for option, own in value.items()})
             continue
         allowed = typing.get_args(wanted) or (wanted,)
         if isinstance(value, bool) or not isinstance(value, tuple(t for t in allowed if isinstance(t, type))):
@@ -58,11 +62,23 @@ def _as_float(name: str, value: float) -> float:
         raise ConfigError(f"{name} is too large a number; use one below {_LARGEST:g}") from None
 
 
+def _option(name: str, value: Scalar) -> Scalar:
+    """Return an option's value, fractions as floats, also where each cut has its own: ``"0.5,1"`` is ``"0.5,1.0"``."""
+    if name not in FLOAT_OPTIONS or isinstance(value, bool):
+        return value
+    if not isinstance(value, str):
+        return _as_float(name, value)
+    try:
+        return ",".join(str(_as_float(name, float(part))) for part in value.split(",")) if "," in value else value
+    except ValueError:  # told where the options are read
+        return value
+
+
 def _check_options(name: str, options: object) -> None:
     if not isinstance(options, Mapping):
         raise ConfigError(f"{name} must be a mapping, such as {{'bits': 8}}, not {options!r}")
     for option, value in options.items():
-        plain = isinstance(value, str) or (isinstance(value, int | float) and math.isfinite(value))
+        plain = isinstance(value, str) or (isinstance(value, int | float) and abs(value) <= sys.float_info.max)
         if not isinstance(option, str) or not plain:
             raise ConfigError(f"{name} must have names and numbers or words, such as {{'bits': 8}}, not {options!r}")
 

@@ -33,6 +33,8 @@ DEFAULT_STAGES = 3  # client head, server body, client tail
 INSERTS = ("none", "linear", "decaying_linear")
 # The codecs of splitlib.compressors.registry.
 COMPRESSORS = ("none", "cast", "uniform", "sort", "power_iteration", "fast", "deadzone")
+# Their options, and those of inserts, that are fractions: 1 means 1.0 there, and both make one key.
+FLOAT_OPTIONS = ("step", "ratio", "rate", "l1", "token_rate")
 TWO_SIDED = ("simulated", "two_machines")  # engines with a client and a server
 ENGINES = ("in_process", *TWO_SIDED, "data_parallel")
 SCHEDULES = ("gpipe", "1f1b")

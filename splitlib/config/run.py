@@ -42,6 +42,8 @@ from splitlib.errors import ConfigError
 # A record's key covers this number: raise it when the same config would mean another run. New random draws change the
 # digits but not the meaning, as another version of torch does; a record names the versions that made it.
 SCHEMA = 1
+KEY_DIGITS = 12
+"""Hexadecimal digits of a config's key."""
 # Fields younger than the first records, each with the value that means what its absence meant. A key leaves them out at
 # that value, so that the records of runs that do not use them stay valid.
 _NEWER_FIELDS: Mapping[str, Any] = {
@@ -86,9 +88,9 @@ class RunConfig:
     """Everything that decides the result of one training run.
 
     Fields left at ``None`` are filled in with the task's usual value, so two configs that mean the same run are equal
-    and have the same :attr:`key`, but for options: they are part of the key as they are given, and a default written
-    out makes another key than one left out. Impossible values raise :class:`~splitlib.errors.ConfigError`; options are
-    checked where compressors and inserts are made.
+    and have the same :attr:`key`, but for options: they are part of the key as they are given, fractions as floats, and
+    a default written out makes another key than one left out. Impossible values raise
+    :class:`~splitlib.errors.ConfigError`; options are checked where compressors and inserts are made.
 
     >>> config = RunConfig(task="rte", partition="condition_1", chunks=4)
     >>> config.model, config.max_length, config.image_size
@@ -102,14 +104,14 @@ class RunConfig:
     data: str = _setting("embedded", "real data, or the embedded stand-in that needs no download", ("embedded", "real"))
     train_samples: int | None = _setting(None, "train on the first N samples of a seeded shuffle (default: all)")
     eval_samples: int | None = _setting(None, "evaluate on N samples (default: all)")
-    image_size: int | None = _setting(None, f"vision: pixels a side (default {DEFAULT_IMAGE_SIZE})")
+    image_size: int | None = _setting(None, "vision: pixels a side")
     images: str = _setting(
         "each",
         "vision: each decoded and augmented by itself on the CPU; or all resident on the training device, where whole "
         "batches are augmented, with other draws",
         ("each", "resident"),
     )
-    max_length: int | None = _setting(None, f"text: tokens, padded and truncated (default {DEFAULT_MAX_LENGTH})")
+    max_length: int | None = _setting(None, "text: tokens, padded and truncated")
 
     # Model
     model: str | None = _setting(
@@ -237,7 +239,7 @@ class RunConfig:
     def key(self) -> str:
         """Twelve hexadecimal digits that name this config's record; equal configs have equal keys."""
         canonical = json.dumps({"schema": SCHEMA, **self.identity()}, sort_keys=True)
-        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+        return hashlib.sha256(canonical.encode()).hexdigest()[:KEY_DIGITS]
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -313,50 +315,6 @@ class RunConfig:
         if self.gradient_compressor == "same":
             return self.compressor, self.compressor_options
         return self.gradient_compressor, self.gradient_options
-
-
-def input_text(config: RunConfig) -> str:
-    """Return how large an input is.
-
-    >>> input_text(RunConfig(task="cifar10", image_size=64)), input_text(RunConfig(task="rte", max_length=128))
-    ('64 px', '128 tokens')
-    """
-    return f"{config.image_size} px" if config.kind == "vision" else f"{config.max_length} tokens"
-
-
-def size_text(config: RunConfig, *, trained: bool = True) -> str:
-    """Return how large the inputs, the batches and the training are, for titles; of what is only timed, no training.
-
-    >>> size_text(RunConfig(task="cifar10", image_size=64, batch_size=256, chunks=8, epochs=6))
-    '64 px, 6 epochs, batch 256 in 8'
-    """
-    batch = f"batch {config.batch_size}" + (f" in {config.chunks}" if config.chunks > 1 else "")
-    return ", ".join([input_text(config), *([f"{config.epochs} epochs"] if trained else []), batch])
-
-
-def run_title(config: RunConfig) -> str:
-    """Return a short name for progress lines: task, data, model, partition, what is at the cuts, seed."""
-    cut = "unsplit" if config.partition == "none" else f"{config.partition}, {cut_text(config)}"
-    return f"{config.task} ({config.data}), {config.model_name}, {cut}, seed {config.seed}"
-
-
-def cut_text(config: RunConfig) -> str:
-    """Return what is at the cuts, with its options.
-
-    >>> cut_text(RunConfig(compressor="uniform", compressor_options={"bits": 8}, gradient_compressor="none"))
-    'uniform (bits 8), gradients none'
-    """
-    words = [_with_options(config.compressor, config.compressor_options)]
-    if config.insert != "none":
-        words.insert(0, _with_options(config.insert, config.insert_options))
-    if config.gradient_compressor != "same":
-        words.append(f"gradients {_with_options(config.gradient_compressor, config.gradient_options)}")
-    return ", ".join(words)
-
-
-def _with_options(name: str, options: Mapping[str, Scalar]) -> str:
-    words = ", ".join(f"{option} {value}" for option, value in options.items())
-    return f"{name} ({words})" if words else name
 
 
 def setting_fields() -> tuple[dataclasses.Field[Any], ...]:

@@ -11,7 +11,7 @@ import ipywidgets
 from splitlib.compressors import COMPRESSORS, compressor_options
 from splitlib.config import PARTITIONS, task_kind
 from splitlib.data.tasks import TASKS
-from splitlib.options import option_choices, parameters
+from splitlib.options import fitting, option_choices, parameters
 from splitlib.playground.choice import LIMITS, MODELS, SAME, Choice
 from splitlib.plots.timing import rate_text
 
@@ -165,7 +165,9 @@ class CodecControls:
         _choose(self.name, names, name)
         self.name.add_class(f"splitlib-{title}")
         defaults = {option: next(iter(values.values())) for option, values in compressor_options().items()}
-        self._options = {option: _option(option, options.get(option, value)) for option, value in defaults.items()}
+        self._options = {
+            option: _option(option, fitting(options.get(option, value), value)) for option, value in defaults.items()
+        }
         self.arrange()
 
     @property
