@@ -43,7 +43,7 @@ def test_without_padding_the_model_trains_the_same_and_less_crosses(partition):
     assert kept.sent_bytes < 0.9 * traffic.sent_bytes
 
 
-@pytest.mark.parametrize("name", ["none", "cast", "uniform", "sort", "fast", "power_iteration", "deadzone"])
+@pytest.mark.parametrize("name", ["none", "cast", "uniform", "sort", "fast", "power_iteration", "deadzone", "topk"])
 def test_real_tokens_alone_are_sent_and_padding_arrives_as_zeros(name):
     x = torch.randn(2, 4, 6)
     place = Coding(skip_padding=True).place(0, 0, mask=MASK, training=True)

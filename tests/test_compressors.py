@@ -22,6 +22,7 @@ CODECS = {
     "sort": {"level_bits": 3, "bin_bits": 2},
     "fast": {"level_bits": 3, "bin_bits": 2},
     "deadzone": {"step": 0.5, "scale": "row", "codes": "packed"},
+    "topk": {"share": 0.3, "scale": "row", "codes": "packed"},
 }
 AWKWARD = {
     "empty": torch.empty(0, 3),

@@ -32,7 +32,7 @@ DEFAULT_STAGES = 3  # client head, server body, client tail
 # The layers of splitlib.models.inserted that go around the cuts of a text model.
 INSERTS = ("none", "linear", "decaying_linear")
 # The codecs of splitlib.compressors.registry.
-COMPRESSORS = ("none", "cast", "uniform", "sort", "power_iteration", "fast", "deadzone")
+COMPRESSORS = ("none", "cast", "uniform", "sort", "power_iteration", "fast", "deadzone", "topk")
 TWO_SIDED = ("simulated", "two_machines")  # engines with a client and a server
 ENGINES = ("in_process", *TWO_SIDED, "data_parallel")
 SCHEDULES = ("gpipe", "1f1b")
