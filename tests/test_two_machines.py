@@ -72,6 +72,7 @@ def losses(record) -> list[tuple[float, float]]:
         ("fast", {}),
         ("power_iteration", {"rank": "3,7"}),
         ("deadzone", {"scale": "row"}),
+        ("topk", {"scale": "row", "random": 0.1}),
     ],
 )
 @pytest.mark.parametrize("config", [TEXT, VISION], ids=["text", "vision"])

@@ -53,10 +53,10 @@ class TopK(Quantizer):
 
     code: ClassVar[int] = 7
     codes: str = described(CONTEXT, "how codes are written, in context of their neighbours in fewer bits", CODES)
-    share: float = described(0.1, "of all values, which are sent: those farthest from zero; above 0 and up to 1")
+    share: float = described(0.1, "share of the values that is sent, the farthest from zero: above 0, up to 1")
     scale: str = described(TENSOR, SCALE_HELP, SCALES)
     values: str = described("float16", "what is sent of each value", VALUES)
-    random: float = described(0.0, "in training, the chance of each of the largest to give way to any other value")
+    random: float = described(0.0, "in training, the chance of each of the largest to give way to another value")
 
     def __post_init__(self) -> None:
         super().__post_init__()
