@@ -31,6 +31,7 @@ OPTIONS = {
     "sort": {"level_bits": 3, "bin_bits": 2},
     "fast": {"level_bits": 3, "bin_bits": 2},
     "deadzone": {"step": 0.5, "scale": "row", "codes": "packed"},
+    "topk": {"share": 0.3, "scale": "row", "codes": "packed"},
 }
 CODECS = {name: OPTIONS.get(name, {}) for name in COMPRESSORS}
 AWKWARD = {

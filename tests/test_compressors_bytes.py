@@ -46,6 +46,10 @@ BYTES = {
     (300005, "float32", "fast", ()): ["68a4c7888eebe671", "79cad154acb555b4"],
     (300005, "float16", "sort", ()): ["4bcc2841bf102ea7", "6da1aaf05dff1fec"],
     (300005, "bfloat16", "uniform", (("bits", 4),)): ["fc4476008fa379ac", "272b372ac1cdefed"],
+    (1001, "float32", "topk", ()): ["8beab46f5a6de051", "8015d235216e09e6"],
+    (1001, "bfloat16", "topk", (("share", 0.05), ("values", "float8"))): ["ac3b4db9d24b8169", "2a3ca8341a04619f"],
+    (300005, "float32", "topk", (("share", 0.02),)): ["f99519f2fcbf8cba", "c0439efff78c7456"],
+    (300005, "float16", "topk", (("random", 0.1), ("codes", "packed"))): ["e6124647331ef270", "a87637f154e78063"],
     (0, "float32", "sort", ()): ["14f54acf4153b95a", "e3b0c44298fc1c14"],
     (1, "float32", "sort", ()): ["238c43f767f8d050", "df3f619804a92fdb"],
 }

@@ -241,6 +241,7 @@ SMALL = [
     make_compressor("fast", level_bits=2, bin_bits=2),
     make_compressor("sort", level_bits=0, bin_bits=3, edges="least_error", codes="context"),
     make_compressor("uniform", bits=3, block=16, codes="context"),
+    make_compressor("topk", share=0.2),
 ]
 
 

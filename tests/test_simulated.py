@@ -54,6 +54,7 @@ def fitted(config, tmp_path, **options):
         {"compressor": "sort", "compressor_options": {"zstd": 1}},
         {"compressor": "sort", "compressor_options": {"codes": "context"}},
         {"compressor": "deadzone", "gradient_compressor": "deadzone", "gradient_options": {"scale": "row"}},
+        {"compressor": "topk", "compressor_options": {"random": 0.1, "values": "float8"}},
         {"compressor": "power_iteration", "compressor_options": {"rank": "3,7"}},
         {"compressor": "sort", "coding": "change"},
         {"compressor": "uniform", "compressor_options": {"bits": 2}, "error_feedback": "gradients"},

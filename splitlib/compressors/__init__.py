@@ -17,6 +17,7 @@ from splitlib.compressors.lowrank import PowerIteration
 from splitlib.compressors.per_cut import make_compressors
 from splitlib.compressors.registry import COMPRESSORS, compressor_options, make_compressor
 from splitlib.compressors.sort import FastQuantization, SortQuantization
+from splitlib.compressors.topk import TopK
 from splitlib.compressors.uniform import UniformQuantization
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Payload",
     "PowerIteration",
     "SortQuantization",
+    "TopK",
     "UniformQuantization",
     "compressor_options",
     "decode",

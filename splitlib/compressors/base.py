@@ -152,6 +152,11 @@ class Compressor(ABC):
         """Four numbers below 2^16 for the header: all that :meth:`decode_body` knows beside dtype and shape."""
         return (0, 0, 0, 0)
 
+    @property
+    def in_evaluation(self) -> Compressor:
+        """What encodes in evaluation: the codec itself, unless it has something that only training gains from."""
+        return self
+
     def without_loss(self, header: Header, body: Tensor) -> tuple[Header, Tensor]:
         """Return header and body once a lossless stage has tried to shrink the body; here there is none."""
         return header, body

@@ -23,6 +23,7 @@ from splitlib.options import described
 TENSOR, ROW = "tensor", "row"
 SCALES = (TENSOR, ROW)
 """What a step is measured by: the root mean square of all values, or of each row, which is a token of text."""
+SCALE_HELP = "what the step is measured by, or the largest are chosen from"
 _BITS = 16  # of a level before it is coded, an int16
 _MOST = torch.iinfo(torch.int16).max
 _ROUND_UP = 0.4  # a value moves up to the next level from 1 minus this, so that zero's bin is 1.2 steps wide
@@ -49,7 +50,7 @@ class DeadZone(Quantizer):
     coder: ClassVar[str] = "mixing"
     codes: str = described(CONTEXT, "how codes are written, in context of their neighbours in fewer bits", CODES)
     step: float = described(1.0, "distance of two levels, in root mean squares of the values")
-    scale: str = described(TENSOR, "what the step is measured by", SCALES)
+    scale: str = described(TENSOR, SCALE_HELP, SCALES)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -9,6 +9,7 @@ from splitlib.compressors.cast import Cast, Identity
 from splitlib.compressors.deadzone import DeadZone
 from splitlib.compressors.lowrank import PowerIteration
 from splitlib.compressors.sort import FastQuantization, SortQuantization
+from splitlib.compressors.topk import TopK
 from splitlib.compressors.uniform import UniformQuantization
 from splitlib.options import all_options, build
 
@@ -20,6 +21,7 @@ COMPRESSORS: dict[str, type[Compressor]] = {
     "power_iteration": PowerIteration,
     "fast": FastQuantization,
     "deadzone": DeadZone,
+    "topk": TopK,
 }
 
 

@@ -32,9 +32,9 @@ DEFAULT_STAGES = 3  # client head, server body, client tail
 # The layers of splitlib.models.inserted that go around the cuts of a text model.
 INSERTS = ("none", "linear", "decaying_linear")
 # The codecs of splitlib.compressors.registry.
-COMPRESSORS = ("none", "cast", "uniform", "sort", "power_iteration", "fast", "deadzone")
+COMPRESSORS = ("none", "cast", "uniform", "sort", "power_iteration", "fast", "deadzone", "topk")
 # Their options, and those of inserts, that are fractions: 1 means 1.0 there, and both make one key.
-FLOAT_OPTIONS = ("step", "ratio", "rate", "l1", "token_rate")
+FLOAT_OPTIONS = ("step", "ratio", "rate", "l1", "token_rate", "share", "random")
 TWO_SIDED = ("simulated", "two_machines")  # engines with a client and a server
 ENGINES = ("in_process", *TWO_SIDED, "data_parallel")
 SCHEDULES = ("gpipe", "1f1b")

@@ -114,7 +114,7 @@ class Channel:
 
     def _encode(self, x: Tensor, place: Place, room: int = 0) -> tuple[Tensor, Payload]:
         """Return what the other side should receive, and its payload."""
-        codec, whole = self.codec, x.detach()
+        codec, whole = self.codec if place.training else self.codec.in_evaluation, x.detach()
         if self._lost is not None and place.training and self._lost.shape == whole.shape:
             whole = whole + self._lost.to(whole)
         change = whole
