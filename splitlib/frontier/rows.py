@@ -20,8 +20,7 @@ Changes = Mapping[str, Any]
 
 _ZSTD: Changes = {"zstd": 3}
 _CONTEXT: Changes = {"codes": "context"}
-# 384 values are a token of the MiniLM that the profile `real` takes: each gets a range of its own.
-_TWO_BITS_BY_TOKEN = {"bits": 2, "block": 384}
+_TOKEN = 384  # values of one in the MiniLM that the profile `real` takes
 
 
 def _least_error(bits: int, stage: Changes = _ZSTD) -> dict[str, Any]:
@@ -37,6 +36,17 @@ def _both(options: Changes, **more: Any) -> dict[str, Any]:
 def _each(activations: Changes, gradients: Changes, codec: str = "sort", **more: Any) -> dict[str, Any]:
     """Return the changes that give activations and gradients a codec each."""
     return {**_both(activations), "gradient_compressor": codec, "gradient_options": gradients, **more}
+
+
+def _by_token(activations: int, gradients: int) -> dict[str, Any]:
+    """Return the changes that send real tokens, gradients in uniform levels with a range for each token."""
+    uniform = {"bits": gradients, "block": _TOKEN, **_CONTEXT}
+    return _each(_least_error(activations, _CONTEXT), uniform, codec="uniform", padding="skipped")
+
+
+def _largest(share: float, **more: Any) -> dict[str, Any]:
+    """Return the changes that send a share of the values, the largest."""
+    return {"compressor": "topk", "compressor_options": {"share": share, "values": "float8", **more}}
 
 
 def _steps(activations: float, gradients: float) -> dict[str, Any]:
@@ -60,7 +70,7 @@ _COMMON: dict[str, Changes] = {
 ROWS: Mapping[str, Mapping[str, Changes]] = {
     "cola": {
         **_COMMON,
-        "uniform 4 by token": {"compressor": "uniform", "compressor_options": {"bits": 4, "block": 384}},
+        "uniform 4 by token": {"compressor": "uniform", "compressor_options": {"bits": 4, "block": _TOKEN}},
         NO_PADDING: {"padding": "skipped"},
         "least error 4": _both(_least_error(4)),
         "least error 5, no padding": _both(_least_error(5), padding="skipped"),
@@ -70,12 +80,11 @@ ROWS: Mapping[str, Mapping[str, Changes]] = {
         "3 and 4 bits, no padding": _each(_least_error(3), _least_error(4), padding="skipped"),
         "least error 4 in context, no padding": _in_context(4, 4, padding="skipped"),
         "3 and 4 bits in context, no padding": _in_context(3, 4, padding="skipped"),
-        "3 and 2 bits by token in context, no padding": _each(
-            _least_error(3, _CONTEXT), {**_TWO_BITS_BY_TOKEN, **_CONTEXT}, codec="uniform", padding="skipped"
-        ),
-        "4 and 2 bits by token in context, no padding": _each(
-            _least_error(4, _CONTEXT), {**_TWO_BITS_BY_TOKEN, **_CONTEXT}, codec="uniform", padding="skipped"
-        ),
+        "3 and 2 bits by token in context, no padding": _by_token(3, 2),
+        "4 and 2 bits by token in context, no padding": _by_token(4, 2),
+        "4 and 1 bits by token in context, no padding": _by_token(4, 1),
+        "top-k 0.2 by token, no padding": _largest(0.2, scale="row") | {"padding": "skipped"},
+        "top-k 0.1 by token, no padding": _largest(0.1, scale="row") | {"padding": "skipped"},
         "steps 0.5 and 1 by token, no padding": _steps(0.5, 1.0),
         "steps 0.5 and 3 by token, no padding": _steps(0.5, 3.0),
         "steps 1 and 1.4 by token, no padding": _steps(1.0, 1.4),
@@ -110,6 +119,7 @@ ROWS: Mapping[str, Mapping[str, Changes]] = {
         "3 and 1 bits fed back": _each(_least_error(3), _least_error(1), error_feedback="gradients"),
         "change 2": _both(_least_error(2), coding="change"),
         "change, 2 and 4 bits": _each(_least_error(2), _least_error(4), coding="change"),
+        "top-k 0.1": _largest(0.1),
         "conv insert 0.07": {"partition": "conv_insert_type_2"},
         "conv insert 0.07, least error 4": _both(_least_error(4), partition="conv_insert_type_2"),
     },
