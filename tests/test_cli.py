@@ -238,7 +238,7 @@ def test_record_is_readable_by_hand(capsys):
     ("arguments", "words"),
     [
         (["run", "--profile", "smoke"], "stopped; the same command goes on from here"),
-        (["run", "--profile", "smoke", "--fresh"], "stopped; with --fresh the same command starts over"),
+        (["run", "--profile", "smoke", "--fresh"], "stopped; the same command goes on from here without --fresh, and starts over with it"),
     ],
 )
 def test_ctrl_c_says_what_becomes_of_the_run(arguments, words, capsys, monkeypatch):

@@ -129,7 +129,7 @@ def _stopped(options: argparse.Namespace) -> str:
     if options.command is _server:
         return "stopped"
     if getattr(options, "fresh", False):
-        return "stopped; with --fresh the same command starts over"
+        return "stopped; the same command goes on from here without --fresh, and starts over with it"
     return "stopped; the same command goes on from here"
 
 
@@ -199,7 +199,7 @@ def _add_secret(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace, dial: Callable[[], Line] | None = None) -> None:
     config = config_from_options(options)
-    found = not options.fresh and record_path(config).exists()
+    found = experiment.is_found(config, fresh=options.fresh)
     record = experiment.run(
         config,
         hub=options.hub,
