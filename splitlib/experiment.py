@@ -92,7 +92,7 @@ def run(
 
 
 def is_found(config: RunConfig, *, fresh: bool = False, checkpoints: Path | None = None) -> bool:
-    """Whether :func:`run` returns the record on disk: there is one, and no stopped ``fresh`` run goes on in its place."""
+    """Whether :func:`run` returns the record on disk: there is one, and no stopped ``fresh`` run goes on instead."""
     if fresh or not results.record_path(config).exists():
         return False
     return only_records() or not _checkpoint_paths(config, checkpoints)[1].exists()

@@ -17,8 +17,8 @@ from splitlib.models import build_model
 from splitlib.optimization import Updater, make_optimizer, rate_left
 from splitlib.partition import split
 from splitlib.pipeline import build_pipeline
-from splitlib.progress import Progress
 from splitlib.profiles import get_profile
+from splitlib.progress import Progress
 from splitlib.results import load_record, record_path, save_record
 from splitlib.runtime import checkpoints_dir
 from splitlib.training import Trainer, evaluate
@@ -209,7 +209,7 @@ def test_a_mistyped_hub_is_an_error_also_where_there_is_a_record(tmp_path):
     real = get_profile("smoke").scale(RunConfig(task="cola"), data="real")
     save_record(record(config=real))
     assert experiment.run(real) == record(config=real)
-    with pytest.raises(DataError, match="no hub mirror at .*gone"):
+    with pytest.raises(DataError, match=r"no hub mirror at .*gone"):
         experiment.run(real, hub=tmp_path / "gone")
 
 

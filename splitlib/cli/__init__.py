@@ -21,6 +21,7 @@ from splitlib.cli.headline import HEADLINE_DESCRIPTION, HEADLINE_EXAMPLES, add_h
 from splitlib.cli.plan import PLAN_DESCRIPTION, PLAN_EXAMPLES, add_plan_options, run_plan
 from splitlib.cli.settings import add_hub, add_link, add_profile, add_settings, config_from_options, given_settings
 from splitlib.config import cut_text, run_title
+from splitlib.data.hub import describe
 from splitlib.errors import RecordError, SplitlibError
 from splitlib.pipeline.data_parallel import follows
 from splitlib.pipeline.remote.client import Line
@@ -211,6 +212,8 @@ def _run(options: argparse.Namespace, dial: Callable[[], Line] | None = None) ->
     )
     if record.config.engine != "data_parallel" or not follows():
         print(_summary(record, found))
+        if found and (note := _other_source(record, options.hub)):
+            print(f"note       {note}")
 
 
 def _client(options: argparse.Namespace) -> None:
@@ -258,6 +261,13 @@ def _summary(record: RunRecord, found: bool) -> str:
     }
     text = "\n".join(f"{name:10} {value}" for name, value in lines.items())
     return text + (f"\nwarning    this run {' and '.join(flags)}" if flags else "")
+
+
+def _other_source(record: RunRecord, hub: Path | None) -> str:
+    """Return a note if the data of a found record is not from where this command would take it."""
+    if record.config.data != "real" or f"from {describe(hub)}," in record.data_label:
+        return ""
+    return f"this command names {describe(hub)}, but the record's data is from elsewhere; nothing was read"
 
 
 def _records(options: argparse.Namespace) -> None:
