@@ -264,3 +264,13 @@ def test_ctrl_c_says_what_becomes_of_the_run(arguments, words, capsys, monkeypat
     monkeypatch.setattr(experiment, "run", stop)
     assert cli.main(arguments) == 130
     assert capsys.readouterr().err == f"\nsplitlib: {words}\n"
+
+
+def test_ctrl_c_before_a_fresh_run_began_says_that_nothing_changed(capsys, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    save_record(record(config=config_of("--profile", "smoke")))
+    monkeypatch.setattr(experiment, "run", stop)
+    assert cli.main([*SMOKE, "--fresh"]) == 130
+    assert capsys.readouterr().err == "\nsplitlib: stopped before training began; the record is as it was\n"

@@ -130,6 +130,8 @@ def _stopped(options: argparse.Namespace) -> str:
     if options.command is _server:
         return "stopped"
     if getattr(options, "fresh", False):
+        if options.command is not run_plan and experiment.is_found(config_from_options(options)):
+            return "stopped before training began; the record is as it was"
         return "stopped; the same command goes on from here without --fresh, and starts over with it"
     return "stopped; the same command goes on from here"
 
