@@ -5,11 +5,6 @@ ARGS ?=
 # Notebooks whose committed figures come from records; `make figures RECORDED=03` draws those of one. 03, 04, 06 and 07
 # also draw what one batch does: they ask the hub for data and weights.
 RECORDED := 00 01 02 03 04 05 06 07 08 10 11 12 13
-# All runs of a row that there are, of up to three; 11 asks for as many as its rows name. The committed timings of 05 have
-# a server without a GPU; on a machine with one it would look for others. A parameter that no chosen notebook has is an
-# error, so only those are set.
-RECORDED_WITH = $(if $(filter-out 00 08 10,$(RECORDED)),--param seeds=3) \
-  $(if $(filter 05,$(RECORDED)),--param server_device=cpu)
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -41,7 +36,7 @@ bench: $(BUILT)  ## measure compressors, pipelines and the playground (benchmark
 	@$(BIN)/python -m benchmarks.playground $(ARGS)
 
 figures: $(BUILT)  ## draw the README's tables and figures anew from the records in results/, train nothing
-	@$(BIN)/python run_all.py --profile real --recorded --only $(RECORDED) $(RECORDED_WITH) $(ARGS)
+	@$(BIN)/python run_all.py --profile real --recorded --only $(RECORDED) $(ARGS)
 	@$(BIN)/python -m splitlib headline --write README.md
 
 lint: $(BUILT)  ## check style and types, change nothing

@@ -28,10 +28,10 @@ with ending_at_once("run_all.py"):
     from splitlib.data import resolve_hub
     from splitlib.errors import ConfigError, SplitlibError
     from splitlib.profiles import PROFILES, get_profile
-    from splitlib.tally import RECORDED
+    from splitlib.tally import PUBLISHING, RECORDED
     from splitlib.workbook.console import INDENT, Console
     from splitlib.workbook.execution import STATUSES, Outcome, run_study
-    from splitlib.workbook.findings import findings_folder, write_findings
+    from splitlib.workbook.findings import PUBLISHED_WITH, findings_folder, why_unpublished, write_findings
     from splitlib.workbook.gallery import PAGE, figures_folder, write_gallery
     from splitlib.workbook.page import point_latest, write_index
     from splitlib.workbook.studies import STANDARD_PARAMETERS, StudyNotebook, assign, read_studies, select
@@ -67,8 +67,8 @@ def _parser() -> _Parser:
     parser.add_argument(
         "--recorded",
         action="store_true",
-        help="show what has a record, train and time nothing: for figures and tables; with profile real, also "
-        "write the page of what each notebook found beside the records",
+        help="show what has a record, train and time nothing; with profile real and without --param, write figures/ "
+        "and the page of what each notebook found, beside the records",
     )
     parser.add_argument("--list", action="store_true", help="show the notebooks and their parameters, run nothing")
     parser.add_argument("--gallery", action="store_true", help="write the page that shows figures/, run nothing")
@@ -100,23 +100,26 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise ConfigError(f"{page.parent} has no figures to show; run a notebook, or set $SPLITLIB_FIGURES")
             print(written or f"{page} is up to date")
             return 0
-        values = {study.name: {**_standard_values(args), **own_values[study.name]} for study in studies}
+        standard, published = _standard_values(args), _published_with(args, studies)
+        values = {name: {**standard, **published[name], **own} for name, own in own_values.items()}
         run_dir = _make_run_dir(args.runs.resolve())
     except SplitlibError as error:
         parser.error(str(error))
     outcomes = [Outcome(study=study) for study in studies]
     subtitle = f"profile {args.profile}, {_data(args)} data"
     command = shlex.join(["python", "run_all.py", *argv])
+    unpublished = _why_unpublished(args, own_values)
     with Console(sys.stdout) as console:
         console.line(f"{len(studies)} notebooks, {subtitle}")
         for line in _where_parameters_go(studies, values):
             console.line(line)
-        with _inherited(RECORDED, str(int(args.recorded))):
+        with _inherited(RECORDED, str(int(args.recorded))), _inherited(PUBLISHING, str(int(not unpublished))):
             code = _run(outcomes, values, run_dir, console)
         try:
-            console.line("\n".join(_finish(outcomes, run_dir, subtitle=subtitle, command=command)))
+            lines = _finish(outcomes, run_dir, fresh=args.fresh, subtitle=subtitle, command=command)
+            console.line("\n".join([*_notes(args, outcomes, unpublished), *lines]))
             _write_gallery(args, every)
-            for page in _write_findings(args, outcomes, run_dir):
+            for page in [] if unpublished else _write_findings(outcomes, run_dir):
                 console.line(f"wrote {page}")
         except OSError as error:
             console.line(f"run_all.py: error: cannot write to {run_dir}: {error.strerror}")
@@ -200,21 +203,48 @@ def _where_parameters_go(studies: Sequence[StudyNotebook], values: Mapping[str, 
 
 def _write_gallery(args: argparse.Namespace, studies: Sequence[StudyNotebook]) -> Path | None:
     """Write the page of ``figures/`` if it changes; the notebooks of another folder draw none of these."""
-    own = args.notebooks.resolve() == ROOT / "notebooks"
-    return write_gallery(figures_folder(ROOT), studies) if own else None
+    return write_gallery(figures_folder(ROOT), studies) if _own_notebooks(args) else None
 
 
-def _write_findings(args: argparse.Namespace, outcomes: Sequence[Outcome], run_dir: Path) -> list[Path]:
-    """Write a page for each study that showed the records of profile real; else its own notebook shows what came."""
-    committed = args.recorded and (args.profile, _data(args)) == ("real", "real")
-    if not committed or args.notebooks.resolve() != ROOT / "notebooks":
-        return []
+def _own_notebooks(args: argparse.Namespace) -> bool:
+    return bool(args.notebooks.resolve() == ROOT / "notebooks")
+
+
+def _published_with(args: argparse.Namespace, studies: Sequence[StudyNotebook]) -> dict[str, dict[str, Any]]:
+    """Return by study what the committed pages are made with, where the records of profile real are shown."""
+    shown = PUBLISHED_WITH if args.recorded and (args.profile, _data(args)) == ("real", "real") else {}
+    return {study.name: {name: v for name, v in shown.items() if name in study.parameters} for study in studies}
+
+
+def _why_unpublished(args: argparse.Namespace, own_values: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return why the committed pages and figures stay as they are, or nothing if they are made anew."""
+    if not _own_notebooks(args):
+        return "they are of the project's own notebooks"
+    asked = {name: value for own in own_values.values() for name, value in own.items()}
+    return why_unpublished(recorded=args.recorded, profile=args.profile, data=_data(args), asked=asked)
+
+
+def _notes(args: argparse.Namespace, outcomes: Sequence[Outcome], unpublished: str) -> Iterator[str]:
+    """Yield what a reader of results on real data may not expect."""
+    if _data(args) != "real" or not _own_notebooks(args):
+        return
+    if not args.recorded and any(outcome.records_found for outcome in outcomes):
+        yield (
+            "found records are of the data they name, whatever the hub is now: --fresh trains again, "
+            "$SPLITLIB_RESULTS names another folder"
+        )
+    if unpublished:
+        yield f"the committed figures and pages stay as they are: {unpublished}; the index page shows this run's"
+
+
+def _write_findings(outcomes: Sequence[Outcome], run_dir: Path) -> list[Path]:
+    """Write the page of each study that is done."""
     folder, figures = findings_folder(ROOT), figures_folder(ROOT)
     done = [outcome.study for outcome in outcomes if outcome.status == "done"]
     return [write_findings(folder, figures, study, run_dir / f"{study.name}.ipynb") for study in done]
 
 
-def _finish(outcomes: Sequence[Outcome], run_dir: Path, **header: str) -> list[str]:
+def _finish(outcomes: Sequence[Outcome], run_dir: Path, *, fresh: bool, **header: str) -> list[str]:
     """Write the index page and return the last lines to print."""
     index = write_index(run_dir, outcomes, **header)
     if any(outcome.status == "done" for outcome in outcomes):
@@ -225,7 +255,8 @@ def _finish(outcomes: Sequence[Outcome], run_dir: Path, **header: str) -> list[s
         lines += [f"{status}: {', '.join(names)}"] if names else []
     rest = [outcome.study.number for outcome in outcomes if outcome.status in ("interrupted", "not run")]
     if rest:
-        lines.append(f"finished runs are recorded: give the same command again, or add --only {' '.join(rest)}")
+        again = "without --fresh, which starts over" if fresh else "again"
+        lines.append(f"finished runs are recorded: give the same command {again}, or add --only {' '.join(rest)}")
     return [*lines, str(index)]
 
 

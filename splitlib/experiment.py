@@ -12,7 +12,7 @@ from torch import nn
 
 from splitlib import results
 from splitlib.config import TWO_SIDED, RunConfig, run_title
-from splitlib.data import TaskData, load_task
+from splitlib.data import TaskData, load_task, resolve_hub
 from splitlib.errors import ConfigError
 from splitlib.files import check_writable
 from splitlib.pipeline.channel import Coding
@@ -29,7 +29,7 @@ from splitlib.pipeline.remote.simulated import SimulatedServer
 from splitlib.progress import Progress
 from splitlib.results import RunRecord
 from splitlib.runtime import checkpoints_dir, pick_device, pick_devices, provenance, results_dir
-from splitlib.tally import check_may_measure, note_record
+from splitlib.tally import check_may_measure, note_record, only_records
 from splitlib.training import Trainer
 
 Server = str | Callable[[], Line] | None
@@ -49,15 +49,15 @@ def run(
 ) -> RunRecord:
     """Return the record of ``config``: the one on disk, or a new one after training.
 
-    An interrupted run goes on from its checkpoint. Nothing is written before every setting has been checked and the
-    data and model are loaded.
+    An interrupted run goes on from its checkpoint, one with ``fresh`` also where an older record lies: until it ends,
+    that record stays. Nothing is written before every setting has been checked and the data and model are loaded.
 
     Args:
         config: what to run.
         hub: a local mirror of the hub (default: ``$SPLITLIB_HUB``, else the hub itself).
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``, where all stages run; or one for each, such as
             ``cpu,cuda:0,cpu``. A side of two has one.
-        fresh: train although a record exists, and start over although a checkpoint does.
+        fresh: train although a record exists, and start over although a checkpoint does. Stopped, it goes on without.
         workers: processes that load and augment images; results do not depend on it.
         server: for engine two_machines: ``host:port`` of the server, with ``$SPLITLIB_SECRET`` as the shared secret,
             or whatever :func:`splitlib.pipeline.remote.launch.local_server` yields.
@@ -76,9 +76,10 @@ def run(
     _check_link(config, link)
     for name in device.split(","):
         pick_device(name.strip())
-    path = results.record_path(config)
-    if path.exists() and not fresh:
-        record = results.read_record(path)
+    if hub is not None or config.data == "real":
+        resolve_hub(hub)  # a mistyped folder is an error also where there is a record
+    if is_found(config, fresh=fresh, checkpoints=checkpoints):
+        record = results.read_record(results.record_path(config))
         note_record(config.key, trained=False)
         return record
     check_may_measure(run_title(config))
@@ -88,6 +89,22 @@ def run(
     check_precision(config.precision, devices)
     trainer = prepare(config, hub, devices, server=server, link=link)
     return _train(trainer, devices, fresh, workers, progress, checkpoints)
+
+
+def is_found(config: RunConfig, *, fresh: bool = False, checkpoints: Path | None = None) -> bool:
+    """Whether :func:`run` returns the record on disk: there is one, and no stopped ``fresh`` run goes on instead."""
+    if fresh or not results.record_path(config).exists():
+        return False
+    return only_records() or not _checkpoint_paths(config, checkpoints)[1].exists()
+
+
+def _checkpoint_paths(config: RunConfig, folder: Path | None) -> tuple[Path, Path]:
+    """Return where an unfinished run is kept, and where one with ``fresh`` is.
+
+    The name tells that a record is to be replaced: another checkpoint beside a record is an old one that no run needs.
+    """
+    folder = folder or checkpoints_dir()
+    return folder / f"{config.key}.pt", folder / f"{config.key}-fresh.pt"
 
 
 def _train(
@@ -100,20 +117,22 @@ def _train(
 ) -> RunRecord:
     config, leads = trainer.config, trainer.engine.leads
     weights_norm = trainer.engine.weights_norm()  # of those training starts from, also where it goes on from later ones
-    checkpoint = (checkpoints or checkpoints_dir()) / f"{config.key}.pt"
+    usual, afresh = _checkpoint_paths(config, checkpoints)
+    checkpoint = afresh if fresh or afresh.exists() else usual
     _check_folders(checkpoint.parent)
-    if fresh:
-        checkpoint.unlink(missing_ok=True)
-    if checkpoint.exists():
+    if checkpoint.exists() and not fresh:
         trainer.restore(checkpoint)
     with trainer.opened():
+        if fresh:
+            trainer.save(checkpoint)  # from its first step on it can be killed, and goes on without fresh
         with show(run_title(config), trainer.total_steps, trainer.steps_done) as progress:
             trainer.fit(checkpoint, progress, workers)
         record = _make_record(trainer, devices, weights_norm)
         if leads:
             results.save_record(record)
+            for path in (usual, afresh):  # before another machine is told that it may forget the run, too
+                path.unlink(missing_ok=True)
     if leads:
-        checkpoint.unlink(missing_ok=True)
         note_record(config.key, trained=True)
     return record
 

@@ -22,7 +22,7 @@ from splitlib.plots import saving
 from splitlib.profiles import Profile, get_profile
 from splitlib.results import RunRecord, to_frame
 from splitlib.runtime import environment, figures_dir, pick_device
-from splitlib.tally import RUN_DIR, only_records
+from splitlib.tally import RUN_DIR, only_records, publishing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,13 +109,15 @@ class Study:
         """Show a figure and keep it as ``figures/<number>_<name>.png`` and ``.svg``.
 
         On embedded data ``_embedded`` joins the name. Under ``run_all.py`` a copy goes to the run's folder; the smoke
-        profile, and a first look at fewer ``samples``, keep nothing but that copy. ``data`` is ``embedded`` or ``real``
+        profile, and a first look at fewer ``samples``, keep nothing but that copy. The project's own figures of real
+        data are of all records and stay with them: only ``make figures`` draws them anew, and other runs keep theirs
+        in a folder that ``$SPLITLIB_FIGURES`` names. ``data`` is ``embedded`` or ``real``
         where a figure does not show the study's own data, and ``none`` where no dataset went into it.
         """
         data = data or self.data
         suffix = "_embedded" if data == "embedded" else ""
         file = f"{self.name.split('_')[0]}_{name}{suffix}.png"
-        kept = None if self.profile.name == "smoke" or self.samples else figures_dir() / file
+        kept = figures_dir() / file if self._keeps_figures(data) else None
         run_dir = os.environ.get(RUN_DIR)
         copy = Path(run_dir, "figures", file) if run_dir else None
         for path in (kept, copy):
@@ -123,6 +125,11 @@ class Study:
                 saving.save(drawing, path, about=saving.NO_DATA if data == "none" else f"{data} data")
         display(drawing)  # by itself a notebook shows figures only while matplotlib is interactive
         plt.close(drawing)
+
+    def _keeps_figures(self, data: str) -> bool:
+        if self.profile.name == "smoke" or self.samples:
+            return False
+        return data == "embedded" or publishing() or bool(os.environ.get("SPLITLIB_FIGURES"))
 
 
 def first_record(runs: Mapping[str, Sequence[RunRecord]]) -> RunRecord:

@@ -21,12 +21,19 @@ NOTEBOOK = "SPLITLIB_NOTEBOOK"
 """Environment variable: the name of the notebook this kernel executes, such as ``01_cola``."""
 RECORDED = "SPLITLIB_RECORDED"
 """Environment variable: 1 has notebooks show what has a record, and train and time nothing."""
+PUBLISHING = "SPLITLIB_PUBLISHING"
+"""Environment variable: 1 has notebooks draw ``figures/`` anew, which pages of ``results/`` and README.md show."""
 FILE_NAME = "records.jsonl"
 
 
 def only_records() -> bool:
     """Whether notebooks are to show what has a record, and to train and time nothing."""
     return os.environ.get(RECORDED) == "1"
+
+
+def publishing() -> bool:
+    """Whether what notebooks draw is of all the committed records, and replaces the committed figures."""
+    return os.environ.get(PUBLISHING) == "1"
 
 
 def check_may_measure(what: str) -> None:

@@ -124,6 +124,19 @@ def test_a_device_is_checked_also_where_there_is_a_record(device, capsys):
     assert "found: --fresh trains again" in capsys.readouterr().out
 
 
+def test_a_found_record_says_where_its_data_is_from_if_the_command_names_another_place(capsys, monkeypatch, tmp_path):
+    """``--hub path/to/mirror``, and no hub at all, showed the same record without a word."""
+    real = ["--profile", "smoke", "--data", "real"]
+    monkeypatch.delenv("SPLITLIB_HUB", raising=False)
+    save_record(record(config=config_of(*real), data_label="CoLA (real, nyu-mll/glue from a local mirror, 96/40)"))
+    assert cli.main(["run", *real]) == 0
+    said = "note       this command names the Hugging Face hub, but the record's data is from elsewhere"
+    assert said in capsys.readouterr().out
+    assert cli.main(["run", *real, "--hub", str(tmp_path)]) == 0
+    assert "note " not in capsys.readouterr().out
+    refused_in_one_line(["run", *real, "--hub", str(tmp_path / "gone")], ["no hub mirror at"], capsys)
+
+
 def test_settings_win_over_profile_and_document():
     config = config_of("--profile", "real", "--task", "rte", "--epochs", "3", "--lr", "1e-3", "--batch-size", "8")
     assert (config.epochs, config.lr, config.batch_size, config.data) == (3, 1e-3, 8, "real")
@@ -337,7 +350,10 @@ def test_record_is_readable_by_hand(capsys):
     ("arguments", "words"),
     [
         (["run", "--profile", "smoke"], "stopped; the same command goes on from here"),
-        (["run", "--profile", "smoke", "--fresh"], "stopped; with --fresh the same command starts over"),
+        (
+            ["run", "--profile", "smoke", "--fresh"],
+            "stopped; the same command goes on from here without --fresh, and starts over with it",
+        ),
     ],
 )
 def test_ctrl_c_says_what_becomes_of_the_run(arguments, words, capsys, monkeypatch):
@@ -347,3 +363,13 @@ def test_ctrl_c_says_what_becomes_of_the_run(arguments, words, capsys, monkeypat
     monkeypatch.setattr(experiment, "run", stop)
     assert cli.main(arguments) == 130
     assert capsys.readouterr().err == f"\nsplitlib: {words}\n"
+
+
+def test_ctrl_c_before_a_fresh_run_began_says_that_nothing_changed(capsys, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    save_record(record(config=config_of("--profile", "smoke")))
+    monkeypatch.setattr(experiment, "run", stop)
+    assert cli.main([*SMOKE, "--fresh"]) == 130
+    assert capsys.readouterr().err == "\nsplitlib: stopped before training began; the record is as it was\n"

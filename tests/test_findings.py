@@ -17,7 +17,7 @@ from splitlib import plots
 from splitlib.plots import saving
 from splitlib.workbook.execution import Outcome
 from splitlib.workbook.findings import findings_text, plain_table, write_findings
-from splitlib.workbook.studies import StudyNotebook, read_studies
+from splitlib.workbook.studies import StudyNotebook, assign, read_studies
 from tests.test_run_all import write_notebook
 
 matplotlib.use("Agg")
@@ -68,33 +68,65 @@ def test_a_page_has_what_came_out_and_neither_code_nor_preparations(study: Study
 
 
 @pytest.mark.parametrize(
-    ("options", "status", "written"),
+    ("options", "why"),
     [
-        (["--recorded", "--profile", "real"], "done", True),
-        (["--recorded", "--profile", "real"], "failed", False),
-        (["--recorded"], "done", False),
-        (["--recorded", "--profile", "paper"], "done", False),
-        (["--recorded", "--profile", "real", "--data", "embedded"], "done", False),
-        (["--profile", "real"], "done", False),
+        (["--recorded", "--profile", "real"], ""),
+        (["--recorded", "--profile", "real", "--param", "seeds=3", "--param", "server_device=cpu"], ""),
+        (["--recorded", "--profile", "real", "--param", "seeds=1"], "--param seeds makes this a look of your own"),
+        (["--recorded", "--profile", "real", "--param", "tasks=cola"], "--param tasks makes this a look of your own"),
+        (["--recorded", "--profile", "real", "--notebooks", "elsewhere"], "they are of the project's own notebooks"),
+        (["--recorded"], "they are of all records of profile real"),
+        (["--recorded", "--profile", "paper"], "they are of all records of profile real"),
+        (["--recorded", "--profile", "real", "--data", "embedded"], "they are of all records of profile real"),
+        (["--profile", "real"], "they are of all records of profile real"),
     ],
 )
-def test_only_records_of_profile_real_become_pages(
-    study: StudyNotebook,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    options: list[str],
-    status: str,
-    written: bool,
+def test_only_all_records_of_profile_real_become_pages_and_committed_figures(options: list[str], why: str) -> None:
+    """``--recorded --param seeds=1`` wrote them anew from a part of the records."""
+    args = run_all._parser().parse_args(options)
+    assert run_all._why_unpublished(args, assign(read_studies(ROOT / "notebooks"), args.param)) == why
+
+
+def test_pages_and_their_figures_are_of_the_same_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With ``$SPLITLIB_RESULTS`` alone, the project's figures were drawn from records that lie elsewhere."""
+    args = run_all._parser().parse_args(["--recorded", "--profile", "real"])
+    assert run_all._why_unpublished(args, {}) == ""
+    monkeypatch.delenv("SPLITLIB_FIGURES")
+    assert run_all._why_unpublished(args, {}) == "$SPLITLIB_RESULTS is set and $SPLITLIB_FIGURES is not"
+    monkeypatch.delenv("SPLITLIB_RESULTS")
+    assert run_all._why_unpublished(args, {}) == ""
+
+
+def test_committed_pages_have_parameters_of_their_own() -> None:
+    studies = read_studies(ROOT / "notebooks")
+    parser, given = run_all._parser(), {}
+    for options in (["--recorded", "--profile", "real"], ["--profile", "real"], ["--recorded"]):
+        given[tuple(options)] = run_all._published_with(parser.parse_args(options), studies)
+    shown, *others = given.values()
+    assert shown["03_sort_quantization"] == {"seeds": 3} and shown["08_flop_counts"] == {}
+    assert shown["05_two_machines"] == {"seeds": 3, "server_device": "cpu"}
+    assert not any(values for each in others for values in each.values())
+
+
+def test_a_run_that_publishes_nothing_says_why(study: StudyNotebook) -> None:
+    args = run_all._parser().parse_args(["--profile", "real"])
+    found, why = run_all._notes(args, [Outcome(study=study, status="done", records_found=2)], "it is small")
+    assert "--fresh trains again" in found
+    assert why == "the committed figures and pages stay as they are: it is small; the index page shows this run's"
+    assert not list(run_all._notes(run_all._parser().parse_args([]), [], "it is embedded"))
+
+
+@pytest.mark.parametrize("status", ["done", "failed"])
+def test_what_is_done_becomes_a_page(
+    study: StudyNotebook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str
 ) -> None:
     monkeypatch.setenv("SPLITLIB_RESULTS", str(tmp_path / "results"))
     monkeypatch.setenv("SPLITLIB_FIGURES", str(tmp_path / "figures"))
     folder = tmp_path / "run"
     folder.mkdir()
     nbformat.write(new.new_notebook(cells=executed(study)), folder / "01_a.ipynb")
-    pages = run_all._write_findings(
-        run_all._parser().parse_args(options), [Outcome(study=study, status=status)], folder
-    )
-    assert pages == ([tmp_path / "results" / "01_a.md"] if written else [])
+    pages = run_all._write_findings([Outcome(study=study, status=status)], folder)
+    assert pages == ([tmp_path / "results" / "01_a.md"] if status == "done" else [])
     assert all("after print(1)" in page.read_text(encoding="utf-8") for page in pages)
 
 

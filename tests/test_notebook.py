@@ -19,7 +19,7 @@ from splitlib.planner import plan
 from splitlib.profiles import DOCUMENT_SETTINGS
 from splitlib.results import record_path
 from splitlib.runtime import figures_dir
-from splitlib.tally import FILE_NAME, NOTEBOOK, RECORDED, RUN_DIR, count_records, note_record
+from splitlib.tally import FILE_NAME, NOTEBOOK, PUBLISHING, RECORDED, RUN_DIR, count_records, note_record
 from tests import support
 
 matplotlib.use("Agg")
@@ -115,6 +115,20 @@ def test_a_first_look_keeps_figures_only_in_the_run_folder(tmp_path, monkeypatch
     monkeypatch.setenv(RUN_DIR, str(tmp_path / "run"))
     assert saved(study_of("quick", samples=96)) == []
     assert (tmp_path / "run" / "figures" / "01_curves_embedded.png").exists()
+
+
+def test_the_projects_own_figures_of_real_data_are_drawn_only_where_all_records_are_shown(tmp_path, monkeypatch):
+    """Any run of profile real, of one seed as well, drew over the committed ones."""
+    (tmp_path / "run_all.py").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SPLITLIB_FIGURES")
+    monkeypatch.delenv(PUBLISHING, raising=False)
+    monkeypatch.setenv(RUN_DIR, str(tmp_path / "run"))
+    assert saved(study_of("real")) == saved(study_of("quick"), data="none") == []
+    assert (tmp_path / "run" / "figures" / "01_curves.png").exists()
+    assert saved(study_of("quick")) == ["01_curves_embedded.png", "01_curves_embedded.svg"]
+    monkeypatch.setenv(PUBLISHING, "1")
+    assert {"01_curves.png", "01_curves.svg"} < set(saved(study_of("real")))
 
 
 def test_a_list_of_numbers_names_what_is_none():

@@ -24,7 +24,7 @@ from splitlib.runtime import results_dir
 from splitlib.tally import FILE_NAME, RECORDED, count_records, note_record
 from splitlib.workbook.console import Console
 from splitlib.workbook.engine import kernel_environment, nearest_heading
-from splitlib.workbook.execution import _images
+from splitlib.workbook.execution import Outcome, _images
 from splitlib.workbook.page import point_latest
 from splitlib.workbook.studies import read_studies, select
 
@@ -352,6 +352,16 @@ def test_interrupt_lets_the_cell_save_and_says_how_to_go_on(tmp_path: Path) -> N
     assert "interrupted" in (stopped / "index.html").read_text()
     with pytest.raises(ProcessLookupError):
         os.kill(kernel, 0)
+
+
+@pytest.mark.parametrize(
+    ("fresh", "how"), [(False, "again, or add"), (True, "without --fresh, which starts over, or add")]
+)
+def test_whoever_stops_a_fresh_run_is_not_told_to_start_over(fresh: bool, how: str, tmp_path: Path) -> None:
+    write_notebook(tmp_path, "01_a")
+    outcomes = [Outcome(study=study) for study in read_studies(tmp_path)]
+    said, _ = run_all._finish(outcomes, tmp_path, fresh=fresh, subtitle="s", command="c")[-2:]
+    assert said == f"finished runs are recorded: give the same command {how} --only 01"
 
 
 def test_ctrl_c_while_importing_is_one_line(interruptible: None) -> None:

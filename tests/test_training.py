@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,16 +12,17 @@ from splitlib import experiment, training
 from splitlib.compressors import make_compressor
 from splitlib.config import RunConfig
 from splitlib.data import load_task
-from splitlib.errors import ConfigError, RecordError, WriteError
+from splitlib.errors import ConfigError, DataError, RecordError, WriteError
 from splitlib.models import build_model
 from splitlib.optimization import Updater, make_optimizer, rate_left
 from splitlib.partition import split
 from splitlib.pipeline import build_pipeline
+from splitlib.profiles import get_profile
 from splitlib.progress import Progress
-from splitlib.results import load_record, record_path
+from splitlib.results import load_record, record_path, save_record
 from splitlib.runtime import checkpoints_dir
 from splitlib.training import Trainer, evaluate
-from tests.support import TINY, trainer_of
+from tests.support import TINY, record, trainer_of
 
 
 def silent(total: int = 1) -> Progress:
@@ -131,6 +133,84 @@ def test_a_second_ctrl_c_acts_at_once():
             pytest.fail("the second Ctrl-C was held back too")
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+class _Stops(Progress):
+    """Stops a run after its first step."""
+
+    def advance(self, steps=1, **numbers):
+        super().advance(steps, **numbers)
+        self.stopped = True
+
+
+@pytest.mark.parametrize("engine", ["in_process", "simulated"])
+def test_a_stopped_fresh_run_goes_on_in_place_of_the_older_record(engine, monkeypatch):
+    """The older record was returned, and the checkpoint that Ctrl-C had promised to go on from was never read again."""
+    config = TINY.replace(engine=engine)
+    old = experiment.run(config)
+    with pytest.raises(KeyboardInterrupt):
+        experiment.run(config, fresh=True, progress=_Stops)
+    assert load_record(config) == old and not experiment.is_found(config)
+    assert experiment.sweep({"row": config}, recorded=True) == {"row": [old]}, "what only shows records trains nothing"
+    steps, step = [], Trainer.step
+    monkeypatch.setattr(Trainer, "step", lambda self, *batch: steps.append(self.steps_done) or step(self, *batch))
+    new = experiment.run(config)
+    assert steps == list(range(1, 12)) and new.history == old.history and new.train_seconds != old.train_seconds
+    assert load_record(config) == new == experiment.run(config) and not list(checkpoints_dir().iterdir())
+
+
+@pytest.mark.parametrize("engine", ["in_process", "simulated"])
+def test_a_fresh_run_that_is_killed_in_its_first_minute_goes_on(engine, monkeypatch):
+    config = TINY.replace(engine=engine)
+    old = experiment.run(config)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "fit", lambda *_: (_ for _ in ()).throw(SystemExit))
+        with pytest.raises(SystemExit):
+            experiment.run(config, fresh=True)
+    again = experiment.run(config)
+    assert again.train_seconds != old.train_seconds and again.history == old.history
+
+
+def test_a_fresh_run_that_never_began_leaves_all_as_it_was(monkeypatch):
+    old = experiment.run(TINY)
+    monkeypatch.setattr(experiment, "load_task", lambda *_, **__: (_ for _ in ()).throw(DataError("gone")))
+    with pytest.raises(DataError):
+        experiment.run(TINY, fresh=True)
+    assert experiment.run(TINY) == old and not list(checkpoints_dir().iterdir())
+
+
+def test_a_run_killed_between_its_record_and_its_checkpoint_is_whole(monkeypatch):
+    """Of two machines the server had forgotten the run by then, and could not have gone on."""
+    config, unlink = TINY.replace(engine="simulated"), Path.unlink
+
+    def kept(path, missing_ok=False):
+        if path.parent != checkpoints_dir() or "server" in path.name:
+            unlink(path, missing_ok)
+        elif path.exists():
+            raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", kept)
+        with pytest.raises(SystemExit):
+            experiment.run(config, fresh=True)
+    made = load_record(config)
+    assert experiment.run(config).history == made.history and not list(checkpoints_dir().iterdir())
+
+
+def test_a_checkpoint_of_no_fresh_run_replaces_no_record():
+    trainer = trainer_of(TINY)
+    trainer.save(checkpoints_dir() / f"{TINY.key}.pt")
+    save_record(record(config=TINY))
+    assert experiment.run(TINY) == load_record(TINY) == record(config=TINY)
+
+
+def test_a_mistyped_hub_is_an_error_also_where_there_is_a_record(tmp_path):
+    """The record was returned, whatever folder was named."""
+    real = get_profile("smoke").scale(RunConfig(task="cola"), data="real")
+    save_record(record(config=real))
+    assert experiment.run(real) == record(config=real)
+    with pytest.raises(DataError, match=r"no hub mirror at .*gone"):
+        experiment.run(real, hub=tmp_path / "gone")
 
 
 def test_fresh_starts_over_although_a_checkpoint_is_there(monkeypatch):

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import torch
 
+from splitlib import experiment
 from splitlib.cli.gpu import GPU
 from splitlib.cli.headline import HEADLINE
 from splitlib.cli.plan import PLAN
@@ -58,11 +59,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"splitlib: error: not enough memory for these sizes: make them smaller ({what})", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        again = "stopped; with --fresh the same command starts over"
-        said = again if getattr(options, "fresh", False) else options.command.stopped
-        print(f"\nsplitlib: {said}", file=sys.stderr)
+        print(f"\nsplitlib: {_stopped(options)}", file=sys.stderr)
         return 130
     return 0
+
+
+def _stopped(options: argparse.Namespace) -> str:
+    """Return what becomes of a command that Ctrl-C stopped."""
+    if not getattr(options, "fresh", False):
+        return options.command.stopped
+    if options.command in (RUN, CLIENT, PAIR) and experiment.is_found(config_from_options(options)):
+        return "stopped before training began; the record is as it was"
+    return "stopped; the same command goes on from here without --fresh, and starts over with it"
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

@@ -18,6 +18,7 @@ from splitlib.cli.settings import (
     given_settings,
     usual_settings,
 )
+from splitlib.data.hub import describe
 from splitlib.pipeline.data_parallel import follows
 from splitlib.pipeline.remote.client import Line
 from splitlib.pipeline.remote.handshake import SECRET, read_secret
@@ -29,7 +30,7 @@ from splitlib.pipeline.remote.launch import (
 )
 from splitlib.pipeline.remote.link import Link
 from splitlib.pipeline.remote.network import DEFAULT_PORT, Server, dial, parse_address
-from splitlib.results import record_path
+from splitlib.results import RunRecord
 from splitlib.runtime import pick_device
 
 DEVICES = "auto, which is a GPU where there is one, cpu, cuda or cuda:N"
@@ -118,7 +119,7 @@ def run_pair(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace, dial: Callable[[], Line] | None = None) -> None:
     """Train what the options mean, with ``dial`` the body at its other end, and print what came of it."""
     config = config_from_options(options)
-    found = not options.fresh and record_path(config).exists()
+    found = experiment.is_found(config, fresh=options.fresh)
     record = experiment.run(
         config,
         hub=options.hub,
@@ -130,6 +131,15 @@ def _train(options: argparse.Namespace, dial: Callable[[], Line] | None = None) 
     )
     if record.config.engine != "data_parallel" or not follows():
         print(summary(record, found=found))
+        if found and (note := _other_source(record, options.hub)):
+            print(f"note       {note}")
+
+
+def _other_source(record: RunRecord, hub: Path | None) -> str:
+    """Return a note if the data of a found record is not from where this command would take it."""
+    if record.config.data != "real" or f"from {describe(hub)}," in record.data_label:
+        return ""
+    return f"this command names {describe(hub)}, but the record's data is from elsewhere; nothing was read"
 
 
 RUN = Command(

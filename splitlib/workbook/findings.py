@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ from splitlib.labels import with_unit
 from splitlib.workbook.gallery import drawing_cell, kept_figures, relative_link, saved_name
 from splitlib.workbook.studies import StudyNotebook
 
+PUBLISHED_WITH = {"seeds": 3, "server_device": "cpu"}
+"""Parameters of the committed pages and figures: all runs of a row that there are, of up to three (11 asks for as many
+as its rows name); the committed times of 05 have a server without a GPU, and on a machine with one it would look for
+others."""
 # How it is done, and what to do next, are read in the notebook itself.
 SKIPPED = ("Set-up", "Method", "Explore")
 
@@ -22,6 +27,23 @@ SKIPPED = ("Set-up", "Method", "Explore")
 def findings_folder(root: Path) -> Path:
     """Return ``$SPLITLIB_RESULTS``, else ``results/`` of ``root``, as notebooks see it; without importing torch."""
     return named_folder("SPLITLIB_RESULTS", root / "results")
+
+
+def why_unpublished(*, recorded: bool, profile: str, data: str, asked: Mapping[str, Any]) -> str:
+    """Return why the committed pages and figures stay as they are, or nothing: they show all records of profile real.
+
+    ``asked`` are the parameters that were set by hand.
+    """
+    if not recorded or (profile, data) != ("real", "real"):
+        return "they are of all records of profile real"
+    other = [name for name, value in asked.items() if PUBLISHED_WITH.get(name) != value]
+    if other:
+        return f"--param {other[0]} makes this a look of your own"
+    own = {variable: bool(os.environ.get(variable)) for variable in ("SPLITLIB_RESULTS", "SPLITLIB_FIGURES")}
+    if len(set(own.values())) > 1:
+        named, unnamed = sorted(own, key=own.__getitem__, reverse=True)
+        return f"${named} is set and ${unnamed} is not"
+    return ""
 
 
 def write_findings(folder: Path, figures: Path, study: StudyNotebook, executed: Path) -> Path:
