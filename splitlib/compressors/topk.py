@@ -31,6 +31,7 @@ VALUES = {"float16": torch.float16, "float8": torch.float8_e4m3fn}
 _DTYPES = tuple(VALUES.values())
 _TOPS = {torch.float16: 15, torch.float8_e4m3fn: 8}  # the largest is sent as a value below 2^this, half of what fits
 _EXPONENT = 2  # bytes of the exponent that all values are scaled by
+_FARTHEST = 1023  # 2 to the power of more is no float64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +107,8 @@ class TopK(Quantizer):
         """Put the values in their places; scaling is by a power of two, so that nothing is rounded again."""
         split, dtype = cls.codes_at(header)[0], _widths(header)[2]
         chosen = unpack(body[split:], 1, header.numel).bool()
-        exponent = from_bytes(body[:_EXPONENT], torch.int16).double()
-        values = from_bytes(body[_EXPONENT:split], dtype).double() * exponent.exp2()
+        exponent = min(int(from_bytes(body[:_EXPONENT], torch.int16)), _FARTHEST)
+        values = from_bytes(body[_EXPONENT:split], dtype).double() * math.ldexp(1.0, exponent)
         places = int(chosen.count_nonzero())
         if len(values) != places or not values.isfinite().all():
             raise PayloadError(f"payload's values are damaged: {len(values)} for {places} places, or some not finite")
