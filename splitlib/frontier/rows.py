@@ -84,7 +84,6 @@ ROWS: Mapping[str, Mapping[str, Changes]] = {
         "4 and 2 bits by token in context, no padding": _by_token(4, 2),
         "4 and 1 bits by token in context, no padding": _by_token(4, 1),
         "top-k 0.2 by token, no padding": _largest(0.2, scale="row") | {"padding": "skipped"},
-        "top-k 0.1 by token, no padding": _largest(0.1, scale="row") | {"padding": "skipped"},
         "steps 0.5 and 1 by token, no padding": _steps(0.5, 1.0),
         "steps 0.5 and 3 by token, no padding": _steps(0.5, 3.0),
         "steps 1 and 1.4 by token, no padding": _steps(1.0, 1.4),
