@@ -383,6 +383,13 @@ def test_images_need_bits_for_activations_rather(committed):
     assert set(table.loc[["2 and 4 bits", "least error 2", "5 and 1 bits fed back"], "n"]) == {1}
 
 
+def test_top_k_loses_more_at_the_same_bytes(committed):
+    told = {"cola": ("top-k 0.2 by token, no padding", 39, -8), "cifar10": ("top-k 0.1", 37, -25)}
+    for task, (label, share, change) in told.items():
+        row = frontier.summary(committed(task)).set_index("label").loc[label]
+        assert round(1 / row["ratio"]) == share and round(row["change"]) == change and row["n"] == 1
+
+
 def test_what_changes_are_worth(committed):
     rows = committed("cola")
     changes, three = rows["change, 2 and 4 bits, no padding"], rows["3 and 4 bits, no padding"]
