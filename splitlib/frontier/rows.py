@@ -149,6 +149,7 @@ REPEATED: Mapping[str, int] = {
     "least error 4, no padding": 3,
     "least error 4 in context, no padding": 3,
     "4 and 2 bits by token in context, no padding": 3,
+    "4 and 1 bits by token in context, no padding": 3,
     "steps 0.5 and 1 by token, no padding": 5,
     "steps 0.7 and 2 by token, no padding": 5,
     "3 and 4 bits, no padding": 5,
