@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from splitlib.errors import ConfigError
 from splitlib.pipeline.predict import (
-    _RANKS,
     SCHEDULES,
     Message,
     Work,
@@ -19,9 +18,9 @@ from splitlib.pipeline.predict import (
     ideal_seconds,
     predict,
 )
-from splitlib.pipeline.predict import PASSES as PASSES_OF_ENGINES
 from splitlib.pipeline.predict_rates import gpipe_seconds
 from splitlib.pipeline.remote.link import Link
+from splitlib.pipeline.schedule import Task, lanes
 from splitlib.timeline import Span, with_waits
 
 INSTANT = Link()
@@ -67,12 +66,12 @@ def test_1f1b_goes_back_as_soon_as_logits_are_there():
 @pytest.mark.parametrize("side", ["client", "server"])
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_the_order_is_the_engines(schedule, side):
-    """Whatever comes first among lanes that are ready comes first in the prediction, too."""
-    engines = pytest.importorskip("splitlib.pipeline.schedule", reason="no engine with a schedule in this version")
-    by_lane = [{task.work for task in lane} for lane in engines.lanes(schedule, side, 3)]
-    ranks = [_RANKS[schedule].index(work) for works in by_lane for work in sorted(works, key=_RANKS[schedule].index)]
-    assert ranks == sorted(ranks)
-    assert set().union(*by_lane) <= set(PASSES_OF_ENGINES)
+    """Each lane's tasks are computed in the lane's order, and these are all there are."""
+    found = predict(EVERY_PASS_A_SECOND, chunks=3, link=INSTANT, schedule=schedule)
+    computed = [Task(s.what, s.micro_batch) for s in found.spans if (s.side, s.activity) == (side, "compute")]
+    expected = lanes(schedule, side, 3)
+    assert [[task for task in computed if task in lane] for lane in expected] == list(map(list, expected))
+    assert set(computed) == {task for lane in expected for task in lane}
 
 
 def test_one_micro_batch_passes_everything_in_turn():
