@@ -248,10 +248,15 @@ def test_no_gradient_crosses_to_layers_that_do_not_train(tmp_path):
     """As with LoRA, whose embedding is frozen: what the first cut sends back is then nothing."""
     costs = costs_by_hand(BASE)
     frozen = tuple(replace(layer, parameters=0 if n == 0 else 10) for n, layer in enumerate(costs.layers))
-    save_costs(replace(costs, layers=frozen), tmp_path / "frozen.json")
+    sizes = {n: replace(each, backward=(0.0, *each.backward[1:])) for n, each in costs.sizes.items()}
+    save_costs(replace(costs, layers=frozen, sizes=sizes), tmp_path / "frozen.json")
     found = plan(BASE, cuts=["1,4", "2,4"], compressors=["none"], chunks=[1], measured=tmp_path / "frozen.json")
-    sent = {choice.pair: (choice.work.gradient_1.nbytes, choice.uncompressed_bytes) for choice in found.choices}
+    sent = {choice.pair: (choice.work.nbytes("gradient_1"), choice.uncompressed_bytes) for choice in found.choices}
     assert sent == {(1, 4): (0, 3 * CUT_BYTES), (2, 4): (CUT_BYTES, 4 * CUT_BYTES)}
+    (choice,) = [choice for choice in found.choices if choice.pair == (1, 4)]
+    assert choice.work.gradient_1 is None and choice.wire_bytes == 3 * CUT_BYTES
+    waits = [choice.predict(Link(latency_ms=each)).seconds for each in (0, 100)]
+    assert waits[1] - waits[0] == pytest.approx(3 * 0.1), "three messages, three latencies"
 
 
 # --- Candidates ------------------------------------------------------------------------------------------------------
