@@ -18,7 +18,7 @@ from splitlib.pipeline.remote.link import Link
 from splitlib.planner import compressor_text, lower_bound, parse_compressor, plan
 from splitlib.planner.candidates import at_cuts, chosen_chunks
 from splitlib.planner.costs import CodecCost, Costs, Layer, LayerTimes, codec_key, depends_on, save_costs
-from tests.support import TINY
+from tests.support import TINY, TINY_VISION
 
 BASE = TINY.replace(batch_size=8, chunks=1)
 SPECS = {"none": (1.0, 0.0, 0.0), "cast": (0.5, 0.001, 1e-7), "uniform:bits=4": (0.125, 0.004, 0.02)}
@@ -278,3 +278,11 @@ def test_micro_batches_are_those_that_torch_makes():
     assert chosen_chunks(TINY.replace(batch_size=10, chunks=1), None) == {1: 10, 2: 5, 4: 3}
     assert chosen_chunks(TINY.replace(batch_size=96, chunks=3), None) == {1: 96, 2: 48, 3: 32, 4: 24, 8: 12}
     assert math.ceil(10 / math.ceil(10 / 8)) == 5, "which is why 8 is not among the first"
+
+
+def test_a_usual_number_of_micro_batches_that_no_run_can_have_is_left_out():
+    """Batch norm takes no single image of 32 px: the whole plan failed, for a number that nobody had asked for."""
+    config = TINY_VISION.replace(batch_size=8, chunks=1)
+    assert chosen_chunks(config, None) == {1: 8, 2: 4, 4: 2}
+    with pytest.raises(ConfigError, match="single image"):
+        chosen_chunks(config, [8])
