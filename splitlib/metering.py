@@ -82,7 +82,7 @@ def count_macs(module: nn.Module, *inputs: Any) -> MacCount:
     192675840
 
     Raises:
-        SplitlibError: a fused layer runs that the counter would take for free.
+        SplitlibError: a layer runs that the counter would take for free: a fused one, or a bilinear one.
     """
     with evaluating(module), FlopCounterMode(display=False, custom_mapping=_REFUSED) as counter:
         module(*inputs)
@@ -154,18 +154,22 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             layer.training = training
 
 
-def _refuse(*_: Any, **__: Any) -> NoReturn:
+def _refuse_fused(*_: Any, **__: Any) -> NoReturn:
     raise SplitlibError(
         "torch's counter would take a fused attention, transformer or LSTM layer for free; "
         "count it on the meta device, where it is not fused"
     )
 
 
-_REFUSED = dict.fromkeys(
-    (
-        torch.ops.aten._native_multi_head_attention,
-        torch.ops.aten._transformer_encoder_layer_fwd,
-        torch.ops.aten.mkldnn_rnn_layer,
-    ),
-    _refuse,
-)
+def _refuse_bilinear(*_: Any, **__: Any) -> NoReturn:
+    raise SplitlibError(
+        "torch's counter would take a bilinear layer for free; write it as torch.einsum, whose products are counted"
+    )
+
+
+_REFUSED = {
+    torch.ops.aten._native_multi_head_attention: _refuse_fused,
+    torch.ops.aten._transformer_encoder_layer_fwd: _refuse_fused,
+    torch.ops.aten.mkldnn_rnn_layer: _refuse_fused,
+    torch.ops.aten._trilinear: _refuse_bilinear,
+}

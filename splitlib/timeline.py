@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -67,20 +68,21 @@ class Timeline:
         return sorted(taken, key=lambda span: span.start)
 
 
-def with_waits(spans: Iterable[Span]) -> list[Span]:
+def with_waits(spans: Iterable[Span], *, until: float = -math.inf) -> list[Span]:
     """Return ``spans`` by start, with a ``wait`` wherever a side does not compute between first and last.
 
-    A wait is named after what it waits for; at a side's end, after what the other side still does.
+    A wait is named after what it waits for; at a side's end, after what the other side still does. The last one ends
+    with the last span, or at ``until`` where that is later.
     """
     spans = sorted(spans, key=lambda span: (span.start, span.end))
-    waits = [wait for side in dict.fromkeys(span.side for span in spans) for wait in _gaps(spans, side)]
+    waits = [wait for side in dict.fromkeys(span.side for span in spans) for wait in _gaps(spans, side, until)]
     return sorted([*spans, *waits], key=lambda span: (span.start, span.end))
 
 
-def _gaps(spans: list[Span], side: str) -> Iterator[Span]:
-    until, last = spans[0].start, max(spans, key=lambda span: span.end)
+def _gaps(spans: list[Span], side: str, until: float) -> Iterator[Span]:
+    free, last = spans[0].start, max(spans, key=lambda span: span.end)
     working = [span for span in spans if span.side == side and span.activity == COMPUTE]
-    for span in [*working, replace(last, start=last.end)]:
-        if span.start > until:
-            yield replace(span, side=side, activity=WAIT, start=until, end=span.start, nbytes=0)
-        until = max(until, span.end)
+    for span in [*working, replace(last, start=max(last.end, until))]:
+        if span.start > free:
+            yield replace(span, side=side, activity=WAIT, start=free, end=span.start, nbytes=0)
+        free = max(free, span.end)

@@ -38,6 +38,17 @@ class Stack(nn.Module):
         return x @ x.T
 
 
+class Products(nn.Module):
+    """A bilinear layer's weight, with one input after the other."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(shape))
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        return torch.einsum("boj,bj->bo", torch.einsum("bi,oij->boj", first, self.weight), second)
+
+
 QUERY, KEY = (2, 4, 16, 8), (2, 4, 24, 8)  # batch, heads, tokens, width
 ATTENTION = 2 * 4 * 16 * 24 * 8 * 2  # both products
 CLOSED_FORMS: dict[str, tuple[nn.Module, list[tuple[int, ...]], int]] = {
@@ -139,6 +150,15 @@ def test_a_fused_layer_is_refused_on_the_cpu_and_counted_on_meta(name: str) -> N
         count_macs(build(), *[torch.zeros(2, 5, WIDTH)] * arguments)
     inputs = [torch.zeros(2, 5, WIDTH, device="meta")] * arguments
     assert count_macs(build().to("meta"), *inputs).total == expected
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_bilinear_layer_is_refused_and_the_same_in_products_is_counted(device: str) -> None:
+    """It counted as nothing, in silence."""
+    first, second = torch.zeros(2, 3, device=device), torch.zeros(2, 4, device=device)
+    with pytest.raises(SplitlibError, match="bilinear layer for free"):
+        count_macs(nn.Bilinear(3, 4, 5, device=device), first, second)
+    assert count_macs(Products(5, 3, 4).to(device), first, second).total == 2 * 5 * 3 * 4 + 2 * 5 * 4
 
 
 # --- The published counts --------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from splitlib.pipeline.remote.link import Link
 from splitlib.planner import compressor_text, lower_bound, parse_compressor, plan
 from splitlib.planner.candidates import Compressors, at_cuts, chosen_chunks, codec
 from splitlib.planner.costs import CodecCost, Costs, Layer, LayerTimes, codec_key, depends_on, save_costs
-from tests.support import TINY
+from tests.support import TINY, TINY_VISION
 
 BASE = TINY.replace(batch_size=8, chunks=1)
 SPECS = {"none": (1.0, 0.0, 0.0), "cast": (0.5, 0.001, 1e-7), "uniform:bits=4": (0.125, 0.004, 0.02)}
@@ -248,10 +248,15 @@ def test_no_gradient_crosses_to_layers_that_do_not_train(tmp_path):
     """As with LoRA, whose embedding is frozen: what the first cut sends back is then nothing."""
     costs = costs_by_hand(BASE)
     frozen = tuple(replace(layer, parameters=0 if n == 0 else 10) for n, layer in enumerate(costs.layers))
-    save_costs(replace(costs, layers=frozen), tmp_path / "frozen.json")
+    sizes = {n: replace(each, backward=(0.0, *each.backward[1:])) for n, each in costs.sizes.items()}
+    save_costs(replace(costs, layers=frozen, sizes=sizes), tmp_path / "frozen.json")
     found = plan(BASE, cuts=["1,4", "2,4"], compressors=["none"], chunks=[1], measured=tmp_path / "frozen.json")
-    sent = {choice.pair: (choice.work.gradient_1.nbytes, choice.uncompressed_bytes) for choice in found.choices}
+    sent = {choice.pair: (choice.work.nbytes("gradient_1"), choice.uncompressed_bytes) for choice in found.choices}
     assert sent == {(1, 4): (0, 3 * CUT_BYTES), (2, 4): (CUT_BYTES, 4 * CUT_BYTES)}
+    (choice,) = [choice for choice in found.choices if choice.pair == (1, 4)]
+    assert choice.work.gradient_1 is None and choice.wire_bytes == 3 * CUT_BYTES
+    waits = [choice.predict(Link(latency_ms=each)).seconds for each in (0, 100)]
+    assert waits[1] - waits[0] == pytest.approx(3 * 0.1), "three messages, three latencies"
 
 
 # --- Candidates ------------------------------------------------------------------------------------------------------
@@ -280,3 +285,11 @@ def test_micro_batches_are_those_that_torch_makes():
     assert chosen_chunks(TINY.replace(batch_size=10, chunks=1), None) == {1: 10, 2: 5, 4: 3}
     assert chosen_chunks(TINY.replace(batch_size=96, chunks=3), None) == {1: 96, 2: 48, 3: 32, 4: 24, 8: 12}
     assert math.ceil(10 / math.ceil(10 / 8)) == 5, "which is why 8 is not among the first"
+
+
+def test_a_usual_number_of_micro_batches_that_no_run_can_have_is_left_out():
+    """Batch norm takes no single image of 32 px: the whole plan failed, for a number that nobody had asked for."""
+    config = TINY_VISION.replace(batch_size=8, chunks=1)
+    assert chosen_chunks(config, None) == {1: 8, 2: 4, 4: 2}
+    with pytest.raises(ConfigError, match="single image"):
+        chosen_chunks(config, [8])

@@ -87,6 +87,17 @@ def test_a_schedule_can_be_planned_for(capsys):
     assert "Schedule 1f1b" in shown and shown.splitlines()[-1].endswith("--schedule 1f1b")
 
 
+def test_usual_numbers_of_micro_batches_that_cannot_be_are_left_out(capsys):
+    """Nobody asked for the task's 8: of 8 images each would be alone, of 6 there are not so many."""
+    small = ["--task", "cifar10", "--model", "mobilenet_v2_tiny", "--cuts", "first_last", "--compressors", "none"]
+    for batch, sizes in (("8", "124"), ("6", "12")):
+        assert cli.main([*PLAN, *small, "--batch-size", batch]) == 0
+        rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.split()[:1] == ["first_last"]]
+        assert {row[3] for row in rows} == set(sizes)
+    refused_in_one_line([*PLAN, *small, "--batch-size", "8", "--chunks", "8"], ["single image"], capsys)
+    refused_in_one_line([*PLAN, *small, "--batch-size", "0"], ["batch_size must be at least 1, not 0"], capsys)
+
+
 def test_help_of_plan_says_how(capsys):
     with pytest.raises(SystemExit):
         cli.main(["plan", "--help"])

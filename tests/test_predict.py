@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from splitlib.errors import ConfigError
 from splitlib.pipeline.predict import (
-    _RANKS,
     SCHEDULES,
     Message,
     Work,
@@ -19,9 +18,10 @@ from splitlib.pipeline.predict import (
     ideal_seconds,
     predict,
 )
-from splitlib.pipeline.predict import PASSES as PASSES_OF_ENGINES
 from splitlib.pipeline.predict_rates import gpipe_seconds
 from splitlib.pipeline.remote.link import Link
+from splitlib.pipeline.schedule import Task, lanes
+from splitlib.planner.choices import lower_bound
 from splitlib.timeline import Span, with_waits
 
 INSTANT = Link()
@@ -29,6 +29,7 @@ MEGABYTE = 10**6  # one second at 8 Mbit/s
 EMPTY = Message(nbytes=0)
 MESSAGES = ("activation_1", "activation_2", "gradient_2", "gradient_1")
 PASSES = ("head_forward", "body_forward", "tail_forward", "tail_backward", "body_backward", "head_backward")
+ONLY_THE_TAIL = {"gradient_2": None, "gradient_1": None, "body_backward": 0.0, "server_optimizer": 0.0}
 EVERY_PASS_A_SECOND = Work(**dict.fromkeys(PASSES, 1.0), **dict.fromkeys(MESSAGES, EMPTY))
 
 
@@ -67,12 +68,12 @@ def test_1f1b_goes_back_as_soon_as_logits_are_there():
 @pytest.mark.parametrize("side", ["client", "server"])
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_the_order_is_the_engines(schedule, side):
-    """Whatever comes first among lanes that are ready comes first in the prediction, too."""
-    engines = pytest.importorskip("splitlib.pipeline.schedule", reason="no engine with a schedule in this version")
-    by_lane = [{task.work for task in lane} for lane in engines.lanes(schedule, side, 3)]
-    ranks = [_RANKS[schedule].index(work) for works in by_lane for work in sorted(works, key=_RANKS[schedule].index)]
-    assert ranks == sorted(ranks)
-    assert set().union(*by_lane) <= set(PASSES_OF_ENGINES)
+    """Each lane's tasks are computed in the lane's order, and these are all there are."""
+    found = predict(EVERY_PASS_A_SECOND, chunks=3, link=INSTANT, schedule=schedule)
+    computed = [Task(s.what, s.micro_batch) for s in found.spans if (s.side, s.activity) == (side, "compute")]
+    expected = lanes(schedule, side, 3)
+    assert [[task for task in computed if task in lane] for lane in expected] == list(map(list, expected))
+    assert set(computed) == {task for lane in expected for task in lane}
 
 
 def test_one_micro_batch_passes_everything_in_turn():
@@ -147,6 +148,8 @@ works = st.builds(
     **dict.fromkeys([*PASSES, "client_optimizer", "server_optimizer"], seconds),
     **dict.fromkeys(MESSAGES, messages),
 )
+frozen_heads = works.map(lambda work: replace(work, gradient_1=None, head_backward=0.0))
+only_tails = frozen_heads.map(lambda work: replace(work, gradient_2=None, body_backward=0.0, server_optimizer=0.0))
 links = st.builds(Link, rate_mbit=st.floats(1, 1e5), latency_ms=st.sampled_from([0, 1, 50]))
 chunk_counts = st.integers(1, 6)
 each_schedule = pytest.mark.parametrize("schedule", SCHEDULES)
@@ -231,14 +234,48 @@ def test_no_worker_does_two_things_at_once_and_all_is_done(schedule, work, link,
 
 
 @given(
-    work=works, chunks=chunk_counts, rates=st.lists(st.floats(1, 1e5), min_size=1, max_size=4), last=st.floats(0.1, 1)
+    work=works | frozen_heads | only_tails,
+    chunks=chunk_counts,
+    rates=st.lists(st.floats(1, 1e5), min_size=1, max_size=4),
 )
-@settings(max_examples=60, deadline=None)
-def test_gpipe_over_many_links_at_once_is_the_simulation_over_each(work, chunks, rates, last):
-    work = replace(work, head_backward=last)  # else what takes no time is no span, and the prediction ends before it
+@settings(max_examples=120, deadline=None)
+def test_gpipe_over_many_links_at_once_is_the_simulation_over_each(work, chunks, rates):
     found = gpipe_seconds(work, chunks=chunks, mbit=np.array(rates), latency_ms=20)
     links = [Link(rate_mbit=rate, latency_ms=20) for rate in rates]
     assert found == pytest.approx([predict(work, chunks=chunks, link=each, schedule="gpipe").seconds for each in links])
+
+
+@each_schedule
+@given(work=works | frozen_heads | only_tails, link=links, chunks=chunk_counts)
+@settings(max_examples=120, deadline=None)
+def test_no_schedule_beats_the_planners_bound(schedule, work, link, chunks):
+    """Also where passes, messages or optimizers take no time: a latency at the end was lost with them."""
+    found = predict(work, chunks=chunks, link=link, schedule=schedule).seconds
+    assert lower_bound(work, chunks, link) <= found + A_LITTLE
+    if chunks == 1:
+        assert lower_bound(work, chunks, link) == pytest.approx(found)
+
+
+@each_schedule
+def test_what_takes_no_time_still_waits_for_its_message(schedule):
+    """A head that goes back in no time was no span, and the prediction ended before the last latency."""
+    work = replace(EVERY_PASS_A_SECOND, head_backward=0.0)
+    found = predict(work, chunks=1, link=Link(latency_ms=1000), schedule=schedule)
+    assert found.seconds == 5 * 1.0 + 4 * 1.0
+    waits = [s for s in found.spans if (s.side, s.activity) == ("client", "wait")]
+    assert waits[-1].end == found.seconds
+
+
+@each_schedule
+def test_a_gradient_that_nothing_wants_is_neither_sent_nor_waited_for(schedule):
+    """LoRA behind the embeddings: the client waited for a message of no bytes, the server's pass and a latency."""
+    work = replace(EVERY_PASS_A_SECOND, head_backward=0.0, gradient_1=None, server_optimizer=0.5)
+    found = predict(work, chunks=2, link=Link(latency_ms=1000), schedule=schedule)
+    assert not any(span.what in ("gradient 1", "head gradient") for span in found.spans if span.activity != "wait")
+    whole = predict(replace(work, gradient_1=EMPTY), chunks=2, link=Link(latency_ms=1000), schedule=schedule)
+    assert found.seconds == whole.seconds - 0.5, "the server's optimizer, beside the latency, is what is left"
+    body = predict(replace(work, **ONLY_THE_TAIL), chunks=2, link=INSTANT, schedule=schedule)
+    assert computing(body, "server").split().count("...") == body.seconds - 2
 
 
 # --- Break-even ------------------------------------------------------------------------------------------------------
@@ -277,3 +314,7 @@ def test_impossible_settings_are_named(change, message):
 def test_impossible_numbers_are_named():
     with pytest.raises(ConfigError, match="head_forward must be made of numbers from 0"):
         replace(EVERY_PASS_A_SECOND, head_forward=math.nan)
+    with pytest.raises(ConfigError, match="head_backward must be 0 without gradient_1"):
+        replace(EVERY_PASS_A_SECOND, gradient_1=None)
+    with pytest.raises(ConfigError, match="without gradient_2 the body does not train"):
+        replace(EVERY_PASS_A_SECOND, gradient_1=None, gradient_2=None, head_backward=0.0)

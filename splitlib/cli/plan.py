@@ -48,7 +48,11 @@ def add_plan_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     usual = " ".join(map(str, DEFAULT_CHUNKS))
     choices.add_argument(
-        "--chunks", nargs="+", type=int, metavar="N", help=f"numbers of micro-batches (default: {usual} and the task's)"
+        "--chunks",
+        nargs="+",
+        type=int,
+        metavar="N",
+        help=f"numbers of micro-batches (default: those of {usual} and the task's that can be)",
     )
     choices.add_argument(
         "--max-error", type=float, metavar="E",
@@ -86,7 +90,7 @@ def run_plan(options: argparse.Namespace) -> None:
     setattr(options, "setting:engine", "two_machines")  # what is planned for, and what a schedule needs
     cuts = options.cuts[0] if options.cuts in (["all"], ["named"]) else options.cuts
     found = plan(
-        config_from_options(options),
+        _config(options),
         link=Link.parse(options.link, options.latency),
         cuts=cuts,
         compressors=options.compressors,
@@ -115,6 +119,15 @@ def run_plan(options: argparse.Namespace) -> None:
         print(f"\nwarning: {line}")
     which = "the best" if found.best.error <= found.max_error else "the least error"
     print(f"\n{which}, after python -m splitlib server\n  {found.command()}")
+
+
+def _config(options: argparse.Namespace) -> RunConfig:
+    """Return what to plan for: with a single micro-batch where the batch cannot be cut as the task's is."""
+    try:
+        return config_from_options(options)
+    except ConfigError:  # any other mistake is one again
+        setattr(options, "setting:chunks", 1)
+        return config_from_options(options)
 
 
 def warnings(found: Plan, shown: pd.DataFrame) -> Iterator[str]:

@@ -28,13 +28,11 @@ from splitlib.measuring.records import readable, timing_path
 from splitlib.pipeline.channel import Channel
 from splitlib.pipeline.engine import batch_loss
 from splitlib.pipeline.inprocess import Pipeline
-from splitlib.pipeline.predict import PASSES, Message, Work
+from splitlib.pipeline.predict import MESSAGES, PASSES, Message, Work
 from splitlib.runtime import pick_devices, timed
-from splitlib.timeline import TENSORS
 from splitlib.training import Trainer
 
 T = TypeVar("T")
-MESSAGES = tuple(name.replace(" ", "_") for name in TENSORS)  # as Work has them, in the order of Engine.channels()
 
 
 def stage_work(
@@ -74,7 +72,12 @@ def kept_stage_work(
 
     kept = kept_times(kind, "", config, measure, repeats=batches, devices=devices, fresh=fresh).values
     with readable(timing_path(config, devices, kind=kind)):
-        return Work(**{**kept, **{name: Message(**kept[name]) for name in MESSAGES}})
+        return Work(**{**kept, **{name: _message(kept[name]) for name in MESSAGES}})
+
+
+def _message(kept: Mapping[str, Any] | None) -> Message | None:
+    """Read a message; older records say of one that is not sent that it has no bytes."""
+    return Message(**kept) if kept and kept["nbytes"] else None
 
 
 def time_stages(trainer: Trainer, *, batches: int, warmup: int) -> Work:
@@ -164,10 +167,12 @@ class _Sequential:
         times = defaultdict(float, {name: statistics.median(values) for name, values in self.seconds.items()})
         costs: dict[str, Any] = {
             name: Message(
-                nbytes=round(statistics.mean(self.nbytes[name] or [0])),
+                nbytes=round(statistics.mean(self.nbytes[name])),
                 encode=times[f"{name} encode"],
                 decode=times[f"{name} decode"],
             )
+            if self.nbytes[name]
+            else None
             for name in MESSAGES
         }
         costs |= {name: times[name] for name in PASSES.values()}

@@ -39,7 +39,7 @@ from splitlib.pipeline.schedule import (
     lanes,
     order_of,
 )
-from splitlib.timeline import CLIENT, COMPUTE, DECODE, ENCODE, SEND, SERVER, Span, with_waits
+from splitlib.timeline import CLIENT, COMPUTE, DECODE, ENCODE, SEND, SERVER, TENSORS, Span, with_waits
 
 # What the two sides compute, as in their measured timelines, and the field of Work that says how long.
 PASSES = {
@@ -51,6 +51,8 @@ PASSES = {
     HEAD_GRADIENT: "head_backward",
 }
 OPTIMIZER = "optimizer"
+MESSAGES = tuple(name.replace(" ", "_") for name in TENSORS)
+"""The fields of Work that say what crosses, in the order of ``Engine.channels()``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,19 +81,30 @@ class Work:
     """Head to body."""
     activation_2: Message
     """Body to tail."""
-    gradient_2: Message
-    """Tail to body."""
-    gradient_1: Message
-    """Body to head."""
+    gradient_2: Message | None
+    """Tail to body; None where nothing before cut 2 trains: no gradient is sent, and none is waited for."""
+    gradient_1: Message | None
+    """Body to head; None where the head does not train, as with LoRA behind the embeddings."""
     client_optimizer: float = 0.0
     server_optimizer: float = 0.0
 
     def __post_init__(self) -> None:
         for f in fields(self):
             value = getattr(self, f.name)
-            numbers = (value.nbytes, value.encode, value.decode) if isinstance(value, Message) else (value,)
+            numbers = (value.nbytes, value.encode, value.decode) if isinstance(value, Message) else (value or 0,)
             if not all(0 <= number < math.inf for number in numbers):
                 raise ConfigError(f"{f.name} must be made of numbers from 0, not {value}")
+        if self.gradient_1 is None and self.head_backward:
+            raise ConfigError("head_backward must be 0 without gradient_1: the head does not train")
+        if self.gradient_2 is None and (self.gradient_1 or self.body_backward or self.server_optimizer):
+            raise ConfigError(
+                "without gradient_2 the body does not train: no gradient_1, and no seconds for going back"
+            )
+
+    def nbytes(self, *names: str) -> int:
+        """Return the bytes of one micro-batch in messages: ``activation_1`` ...; those that are not sent have none."""
+        messages: list[Message | None] = [getattr(self, name) for name in names]
+        return sum(message.nbytes for message in messages if message)
 
     def client_compute(self, chunks: int) -> float:
         """Return the seconds the client computes in one batch."""
@@ -142,23 +155,23 @@ def predict(work: Work, *, chunks: int, link: Link, schedule: str = "1f1b") -> P
         raise ConfigError(f"chunks must be at least 1, not {chunks}")
     plan = _Plan(work, chunks, link, schedule)
     plan.build()
-    spans = [span for span in simulate(plan.operations) if span.end > span.start or span.activity == SEND]
+    done = list(simulate(plan.operations))
+    seconds = max(span.end for span in done)  # of all: what takes no time may have waited for a message
+    spans = [span for span in done if span.end > span.start or span.activity == SEND]
     return Prediction(
-        spans=tuple(with_waits(spans)),
-        seconds=max(span.end for span in spans),
+        spans=tuple(with_waits(spans, until=seconds)),
+        seconds=seconds,
         ideal=ideal_seconds(work, chunks=chunks, link=link),
     )
 
 
 def ideal_seconds(work: Work, *, chunks: int, link: Link) -> float:
     """Return the busiest of: the client's computation, the server's, the bytes up, the bytes down; in seconds."""
-    up = chunks * (work.activation_1.nbytes + work.gradient_2.nbytes)
-    down = chunks * (work.activation_2.nbytes + work.gradient_1.nbytes)
     return max(
         work.client_compute(chunks),
         work.server_compute(chunks),
-        link.seconds(up),
-        link.seconds(down),
+        link.seconds(chunks * work.nbytes("activation_1", "gradient_2")),
+        link.seconds(chunks * work.nbytes("activation_2", "gradient_1")),
     )
 
 
@@ -212,7 +225,7 @@ class _Plan:
         # Under gpipe the first backward pass waits for every micro-batch's logits.
         ends = [self._backward(j, logits if self.schedule == "gpipe" else [logits[j]]) for j in range(self.chunks)]
         for side, seconds in ((CLIENT, self.work.client_optimizer), (SERVER, self.work.server_optimizer)):
-            lasts = [end[side] for end in ends]
+            lasts = [end[side] for end in ends if side in end]
             self._add(side, COMPUTE, OPTIMIZER, self.chunks - 1, seconds, lasts)
 
     def _forward(self, j: int) -> Operation:
@@ -221,10 +234,15 @@ class _Plan:
         return self._compute(CLIENT, TAIL, j, [self._cross(SERVER, "activation 2", body)])
 
     def _backward(self, j: int, logits: list[Operation]) -> dict[str, Operation]:
-        tail = self._compute(CLIENT, TAIL_GRADIENT, j, logits)
-        body = self._compute(SERVER, BODY_GRADIENT, j, [self._cross(CLIENT, "gradient 2", tail)])
-        head = self._compute(CLIENT, HEAD_GRADIENT, j, [self._cross(SERVER, "gradient 1", body)])
-        return {CLIENT: head, SERVER: body}
+        """Go back as far as anything trains; return the last pass of each side that goes back."""
+        ends = {CLIENT: self._compute(CLIENT, TAIL_GRADIENT, j, logits)}
+        if self.work.gradient_2:
+            arrived = self._cross(CLIENT, "gradient 2", ends[CLIENT])
+            ends[SERVER] = self._compute(SERVER, BODY_GRADIENT, j, [arrived])
+        if self.work.gradient_1:
+            arrived = self._cross(SERVER, "gradient 1", ends[SERVER])
+            ends[CLIENT] = self._compute(CLIENT, HEAD_GRADIENT, j, [arrived])
+        return ends
 
     def _compute(self, side: str, what: str, j: int, after: list[Operation]) -> Operation:
         seconds = getattr(self.work, PASSES[what])

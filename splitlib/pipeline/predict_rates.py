@@ -60,13 +60,11 @@ def gpipe_seconds(work: Work, *, chunks: int, mbit: Seconds, latency_ms: float =
         _Station((CLIENT, COMPUTE), work.tail_forward),
     ]
     logits = _through(forward, start, free)
-    backward = [
-        _Station((CLIENT, COMPUTE), work.tail_backward),
-        *cross(CLIENT, SERVER, work.gradient_2),
-        _Station((SERVER, COMPUTE), work.body_backward),
-        *cross(SERVER, CLIENT, work.gradient_1),
-        _Station((CLIENT, COMPUTE), work.head_backward),
-    ]
+    backward = [_Station((CLIENT, COMPUTE), work.tail_backward)]
+    if work.gradient_2:  # else nothing before the cut trains
+        backward += [*cross(CLIENT, SERVER, work.gradient_2), _Station((SERVER, COMPUTE), work.body_backward)]
+    if work.gradient_1:
+        backward += [*cross(SERVER, CLIENT, work.gradient_1), _Station((CLIENT, COMPUTE), work.head_backward)]
     _through(backward, np.broadcast_to(logits[-1], start.shape), free)
     client, server = (free[side, COMPUTE] for side in (CLIENT, SERVER))
     ends: Seconds = np.maximum(client + work.client_optimizer, server + work.server_optimizer)

@@ -201,21 +201,28 @@ def _pair(given: str | Pair, costs: Costs) -> Pair:
 def chosen_chunks(config: RunConfig, given: Sequence[int] | None) -> dict[int, int]:
     """Return the sizes of a micro-batch by number of micro-batches: those ``given``, else the usual and the config's.
 
-    Torch cuts 10 samples into 4 of 3, 3, 3 and 1, and into no more than 5 where 8 are wanted: such a number is left out
-    where it was not asked for.
+    Torch cuts 10 samples into 4 of 3, 3, 3 and 1, and into no more than 5 where 8 are wanted; and batch norm refuses a
+    single small image. Such a number is left out where it was not asked for.
 
     Raises:
-        ConfigError: the batch cannot be cut into so many.
+        ConfigError: the batch cannot be cut into so many, or no config has them.
     """
-    batch, sizes = config.batch_size, {}
+    sizes = {}
     for chunks in given if given is not None else sorted({*DEFAULT_CHUNKS, config.chunks}):
-        possible = 1 <= chunks <= batch and math.ceil(batch / math.ceil(batch / chunks)) == chunks
-        if possible:
-            sizes[chunks] = math.ceil(batch / chunks)
-        elif given is not None:
-            raise ConfigError(
-                f"a batch of {batch} cannot be cut into {chunks} micro-batches of one size, the last smaller"
-            )
+        try:
+            sizes[chunks] = _micro_batch(config, chunks)
+        except ConfigError:
+            if given is not None:
+                raise
     if not sizes:
         raise ConfigError("no numbers of micro-batches to choose from; give some, such as 1 4 8")
     return sizes
+
+
+def _micro_batch(config: RunConfig, chunks: int) -> int:
+    """Return how many samples each of ``chunks`` micro-batches has; ConfigError if there cannot be so many."""
+    batch = config.batch_size
+    if not 1 <= chunks <= batch or math.ceil(batch / math.ceil(batch / chunks)) != chunks:
+        raise ConfigError(f"a batch of {batch} cannot be cut into {chunks} micro-batches of one size, the last smaller")
+    config.replace(chunks=chunks)  # refused where such a run would be
+    return math.ceil(batch / chunks)

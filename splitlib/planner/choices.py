@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from typing import Any
 
 from splitlib.config import RunConfig
-from splitlib.pipeline.predict import Message, Prediction, Work, predict
+from splitlib.pipeline.predict import MESSAGES, Message, Prediction, Work, predict
 from splitlib.pipeline.remote.link import Link
 from splitlib.planner.candidates import Compressors, Pair, parse_compressor
 from splitlib.planner.costs import ACTIVATION, GRADIENT, CodecCost, Costs, codec_key
@@ -60,9 +61,7 @@ class Choice:
     @property
     def wire_bytes(self) -> int:
         """Bytes of one batch on the wire, both directions, everything counted."""
-        work = self.work
-        messages = (work.activation_1, work.activation_2, work.gradient_2, work.gradient_1)
-        return self.chunks * sum(message.nbytes for message in messages)
+        return self.chunks * self.work.nbytes(*MESSAGES)
 
     @property
     def error(self) -> float:
@@ -94,7 +93,7 @@ class Costing:
         count = len(self.client.costs.layers)
         spec, gradient_spec = compressor.activations, compressor.gradients
         beside = self.client.costs.times(size).beside_nbytes  # the client keeps it, so the second cut has none
-        messages = {
+        messages: dict[str, Any] = {
             "activation_1": self._message(ACTIVATION, first, spec[0], size, self.client, self.server, beside),
             "activation_2": self._message(ACTIVATION, second, spec[1], size, self.server, self.client),
             "gradient_2": self._message(GRADIENT, second, gradient_spec[1], size, self.client, self.server),
@@ -134,11 +133,11 @@ class Costing:
 
     def _message(
         self, direction: str, cut: int, spec: str, size: int, sender: Side, receiver: Side, beside: int = 0
-    ) -> tuple[Message, CodecCost]:
+    ) -> tuple[Message | None, CodecCost]:
         key = codec_key(spec, direction, cut, size)
         sent, received = sender.costs.codec(key), receiver.costs.codec(key)
         if direction == GRADIENT and not self._trained[cut]:
-            return Message(nbytes=0), sent  # nothing before the cut asks for it
+            return None, sent  # nothing before the cut asks for it
         encode, decode = sent.encode / sender.speed, received.decode / receiver.speed
         return Message(nbytes=sent.nbytes + beside, encode=encode, decode=decode), sent
 
@@ -157,21 +156,26 @@ def lower_bound(work: Work, chunks: int, link: Link) -> float:
     latency = link.latency_ms / 1e3
     up1, down2 = work.activation_1, work.activation_2
     up2, down1 = work.gradient_2, work.gradient_1
-    send_up1, send_up2, send_down1, send_down2 = (link.seconds(each.nbytes) for each in (up1, up2, down1, down2))
+    send_up, send_down = (
+        chunks * sum(link.seconds(each.nbytes) for each in messages if each)
+        for messages in ((up1, up2), (down2, down1))
+    )
     to_body = work.head_forward + _crossing(up1, link)
-    to_tail = to_body + work.body_forward + _crossing(down2, link)
-    from_body = _crossing(down1, link) + work.head_backward + work.client_optimizer
-    to_end = _crossing(up2, link) + work.body_backward
-    from_tail, last = to_end + from_body, max(from_body, work.server_optimizer)
-    server = chunks * (work.body_forward + work.body_backward)
+    after_head = work.head_backward + work.client_optimizer
+    # After the last backward pass of the body, then of the tail; and from the last of the body's forward passes on.
+    after_body = max(_crossing(down1, link) + after_head if down1 else 0.0, work.server_optimizer)
+    after_tail = max(_crossing(up2, link) + work.body_backward + after_body if up2 else 0.0, work.client_optimizer)
+    from_tail = work.tail_forward + work.tail_backward + after_tail
+    from_down = _crossing(down2, link) + from_tail
+    last_up = up2.decode + work.body_backward + after_body if up2 else up1.decode + work.body_forward + from_down
+    last_down = down1.decode + after_head if down1 else down2.decode + from_tail
     return max(
-        to_tail + work.tail_forward + work.tail_backward + to_end + last,
-        to_body + server + last,
+        to_body + work.body_forward + from_down,
+        to_body + chunks * (work.body_forward + work.body_backward) + after_body,
         work.client_compute(chunks),
-        work.head_forward + up1.encode + chunks * (send_up1 + send_up2) + from_tail - up2.encode - send_up2,
-        to_tail - down2.decode - latency - send_down2 + chunks * (send_down2 + send_down1)
-        + latency + down1.decode + work.head_backward + work.client_optimizer,
-    )  # fmt: skip
+        work.head_forward + up1.encode + send_up + latency + last_up,
+        to_body + work.body_forward + down2.encode + send_down + latency + last_down,
+    )
 
 
 def _crossing(message: Message, link: Link) -> float:
