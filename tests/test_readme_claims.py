@@ -383,6 +383,12 @@ def test_images_need_bits_for_activations_rather(committed):
     assert set(table.loc[["2 and 4 bits", "least error 2", "5 and 1 bits fed back"], "n"]) == {1}
 
 
+def test_one_bit_for_gradients_is_enough_where_tokens_have_ranges(committed):
+    row = frontier.summary(committed("cola")).set_index("label").loc["4 and 1 bits by token in context, no padding"]
+    assert row["n"] == 3 and row["collapsed"] == 0 and abs(row["change"]) < 0.5 and row["no_loss_to_spare"]
+    assert (round(1 / row["ratio"]), round(100 * row["loss"])) == (42, 12) and not row["trains_alike"]
+
+
 def test_top_k_loses_more_at_the_same_bytes(committed):
     told = {"cola": ("top-k 0.2 by token, no padding", 39, -8), "cifar10": ("top-k 0.1", 37, -25)}
     for task, (label, share, change) in told.items():
