@@ -549,6 +549,7 @@ def test_low_ranks_need_the_originals_rounds(monkeypatch):
     plain = read_record(record_path(get_profile("real").scale(document))).last.matthews
     assert low_rank(8, iterations=3).last.matthews / plain == pytest.approx(0.5, abs=0.02)
     assert all(low_rank(rank, iterations=3).collapsed for rank in (3, 4))
+    assert low_rank(16, iterations=3).last.matthews > plain
     assert low_rank(16, tokens=64).collapsed and low_rank(16, tokens=64, iterations=3).last.matthews > plain / 2
 
 
