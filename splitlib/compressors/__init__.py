@@ -13,6 +13,7 @@ from splitlib.compressors.base import HEADER_BYTES, Compressor, Payload, decode
 from splitlib.compressors.cast import Cast, Identity
 from splitlib.compressors.deadzone import DeadZone
 from splitlib.compressors.error import relative_error, spread
+from splitlib.compressors.learning import BEFORE, after, others_before
 from splitlib.compressors.lowrank import PowerIteration
 from splitlib.compressors.per_cut import make_compressors
 from splitlib.compressors.registry import COMPRESSORS, compressor_options, make_compressor
@@ -20,6 +21,7 @@ from splitlib.compressors.sort import FastQuantization, SortQuantization
 from splitlib.compressors.uniform import UniformQuantization
 
 __all__ = [
+    "BEFORE",
     "COMPRESSORS",
     "HEADER_BYTES",
     "Cast",
@@ -31,10 +33,12 @@ __all__ = [
     "PowerIteration",
     "SortQuantization",
     "UniformQuantization",
+    "after",
     "compressor_options",
     "decode",
     "make_compressor",
     "make_compressors",
+    "others_before",
     "relative_error",
     "spread",
 ]
