@@ -16,7 +16,7 @@ from splitlib.compressors.base import Compressor
 
 T = TypeVar("T")
 BEFORE = 2
-"""Micro-batches that a compressor learns from before it is measured: with 16 the error is 2 % higher, at most."""
+"""Micro-batches that a compressor learns from before it is measured; after 16 errors on CoLA are up to 3 % larger."""
 
 
 def after(codec: Compressor, before: Iterable[Tensor]) -> Compressor:
