@@ -30,6 +30,7 @@ test: $(BUILT)  ## run the tests
 
 bench: $(BUILT)  ## measure compressors, pipelines and the playground (benchmarks/README.md)
 	@$(BIN)/python -m benchmarks.compressors $(ARGS)
+	@$(BIN)/python -m benchmarks.lowrank $(ARGS)
 	@$(BIN)/python -m benchmarks.lossless $(ARGS)
 	@$(BIN)/python -m benchmarks.deadzone $(ARGS)
 	@$(BIN)/python -m benchmarks.pipelines $(ARGS)

@@ -104,18 +104,21 @@ def write_section(name: str, text: str) -> None:
     replace_section(README, name, text)
 
 
-def run_on_mirror(about: str | None, section: str, compare: Callable[[Path], str]) -> None:
-    """Be the program of a table that is measured on a mirror's real tensors: print it, or write it as a section."""
+def run_on_mirror(about: str | None, section: str, compare: Callable[[Any], str], *, needs_hub: bool = True) -> None:
+    """Be the program of a table that is measured on a mirror's real tensors: print it, or write it as a section.
+
+    One that ``needs_hub`` is not measured without; another one is then given None instead of its folder.
+    """
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--write", action="store_true", help="write the table into benchmarks/README.md")
     parser.add_argument("--threads", type=int, default=2, help="of torch and the kernels (default 2)")
-    parser.add_argument("--hub", default=os.environ.get("SPLITLIB_HUB"), help="mirror of real data, which it needs")
+    parser.add_argument("--hub", default=os.environ.get("SPLITLIB_HUB"), help="mirror of real data")
     arguments = parser.parse_args()
-    if not arguments.hub:
+    if needs_hub and not arguments.hub:
         print(f"The section {section} was not measured: no mirror of the hub was given (`--hub`, `$SPLITLIB_HUB`).")
         return
     torch.set_num_threads(arguments.threads)
-    table = compare(Path(arguments.hub))
+    table = compare(Path(arguments.hub) if arguments.hub else None)
     if arguments.write:
         write_section(section, table)
     print(table)

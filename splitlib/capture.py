@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import cycle, islice
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -25,6 +27,23 @@ def tensors_at_cuts(config: RunConfig, *, hub: Path | None = None, device: str =
     """
     trainer = prepare(config.uncompressed(chunks=1), hub, pick_device(device))
     return tensors_of_batch(trainer, *next(iter(trainer.rest_of_epoch())))
+
+
+def micro_batches_at_cuts(
+    config: RunConfig, count: int, *, hub: Path | None = None, device: str = "auto"
+) -> dict[str, list[Tensor]]:
+    """Return what each of ``count`` micro-batches in the order of training sends over each cut.
+
+    As with :func:`tensors_at_cuts` each batch goes through the model whole; what crossed is cut into ``config.chunks``.
+    Compressors that learn, such as power iteration, are measured on these, one after the other.
+    """
+    trainer = prepare(config.uncompressed(chunks=1), hub, pick_device(device))
+    found: dict[str, list[Tensor]] = {}
+    batches = islice(cycle(trainer.rest_of_epoch()), math.ceil(count / config.chunks))
+    for inputs, labels in batches:
+        for name, x in tensors_of_batch(trainer, inputs, labels).items():
+            found.setdefault(name, []).extend(x.chunk(config.chunks))
+    return {name: each[:count] for name, each in found.items()}
 
 
 def tensors_of_batch(trainer: Trainer, inputs: tuple[Tensor, ...], labels: Tensor) -> dict[str, Tensor]:

@@ -1,9 +1,11 @@
 """What is captured is what crosses: the right shapes, the right gradients, nothing compressed."""
 
+import itertools
+
 import pytest
 import torch
 
-from splitlib.capture import tensors_at_cuts, tensors_of_batch
+from splitlib.capture import micro_batches_at_cuts, tensors_at_cuts, tensors_of_batch
 from splitlib.config import RunConfig
 from splitlib.data import load_task, train_batches
 from splitlib.models import build_model
@@ -21,6 +23,16 @@ def test_shapes_at_both_cuts_and_directions():
     assert found["activation 1"].shape == found["gradient 1"].shape == (8, 32, 16, 16)
     assert found["activation 2"].shape == found["gradient 2"].shape == (8, 1280, 1, 1)
     assert found["activation 1"].unique().numel() > 1000, "not quantized to one bit"
+
+
+def test_micro_batches_come_in_the_order_of_training():
+    found = micro_batches_at_cuts(TINY, 5, device="cpu")
+    first = tensors_at_cuts(TINY, device="cpu")
+    for name, micro_batches in found.items():
+        assert len(micro_batches) == 5 and {len(x) for x in micro_batches} == {4}
+        assert torch.equal(torch.cat(micro_batches[:2]), first[name])
+    activations = found["activation 1"]
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(activations, 2)), "of different samples"
 
 
 def test_captured_raw_whatever_is_coded():

@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splitlib.compressors import (
+    COMPRESSORS,
     HEADER_BYTES,
     Payload,
     PowerIteration,
+    after,
     decode,
     lowrank,
     make_compressor,
@@ -100,8 +102,8 @@ def test_half_precision_sends_half_of_the_bytes(dtype):
     ("shape", "rank"),
     [((4, 32, 14, 14), 3), ((4, 128, 7, 7), 7), ((4, 24, 96), 8), ((48, 64), 5), ((2, 3, 4, 5, 6), 2)],
 )
-def test_warm_on_slowly_changing_tensors_it_is_close_to_the_best_of_its_rank(shape, rank):
-    """And one round of a warm codec beats two of a cold one, which is what warm starts are for."""
+def test_on_a_tensor_that_hardly_changes_it_turns_to_the_best_of_its_rank(shape, rank):
+    """Which no micro-batch of a training is to the one before: what a warm start is worth there says the next test."""
     x, warm = decaying_spectrum(shape), PowerIteration(rank=rank)
     change = torch.Generator().manual_seed(1)
     for _ in range(25):
@@ -109,8 +111,48 @@ def test_warm_on_slowly_changing_tensors_it_is_close_to_the_best_of_its_rank(sha
         y = decode(warm.encode(x))
     found, best = relative_error(x, y), best_error(x, rank)
     assert best - 1e-6 <= found <= 1.03 * best
-    cold = relative_error(x, decode(PowerIteration(rank=rank, iterations=1).encode(x)))  # two: it has no start
-    assert found < cold
+
+
+@pytest.mark.parametrize("shape", [(4, 32, 8, 8), (4, 24, 48)])
+@pytest.mark.parametrize("shared", [True, False], ids=["one mixture", "nothing in common"])
+def test_one_warm_round_on_new_samples_is_enough_where_samples_share_their_bases(shape, shared):
+    """Against two cold rounds. Where they share nothing, the bases before are no better a start than random ones."""
+    generator = torch.Generator().manual_seed(0)
+    rows = shape[1] if len(shape) > 3 else shape[2]
+
+    def new_samples(seed):
+        if not shared:
+            return decaying_spectrum(shape, seed)
+        x = torch.randn(shape, generator=generator)
+        return (mixing @ x.flatten(2)).reshape(shape) if len(shape) > 3 else x @ mixing.mT
+
+    mixing = torch.linalg.qr(torch.randn(rows, rows, generator=generator)).Q / torch.arange(1, rows + 1)
+    micro_batches = [new_samples(seed) for seed in range(8)]
+    codec = PowerIteration(rank=4)
+    warm = [relative_error(x, decode(codec.encode(x))) for x in micro_batches][2:]
+    cold = [relative_error(x, decode(PowerIteration(rank=4).encode(x))) for x in micro_batches][2:]
+    assert (sum(warm) < sum(cold)) == shared
+    more = after(PowerIteration(rank=4, iterations=3), micro_batches[:-1])
+    assert relative_error(micro_batches[-1], decode(more.encode(micro_batches[-1]))) < warm[-1]
+
+
+def test_what_is_measured_after_others_has_learnt_from_them_alone():
+    others, x = [decaying_spectrum((2, 12, 16), seed) for seed in (1, 2)], decaying_spectrum((2, 12, 16))
+    codec = PowerIteration(rank=3)
+    wanted = after(codec, others).encode(x)
+    assert codec.state is None, "a copy learns"
+    for each in others:
+        codec.encode(each)
+    assert torch.equal(codec.encode(x).message, wanted.message)
+    after(make_compressor("uniform"), left := iter(others))
+    assert len(list(left)) == 2, "one that does not learn encodes none of them"
+
+
+@pytest.mark.parametrize("name", COMPRESSORS)
+def test_a_compressor_says_whether_it_learns(name):
+    codec = make_compressor(name)
+    codec.encode(torch.randn(2, 5, 6))
+    assert codec.learns == (codec.state is not None)
 
 
 def test_more_rounds_come_closer():

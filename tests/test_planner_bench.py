@@ -1,10 +1,12 @@
 """What the planner measures is what the engines send, and it is measured once."""
 
+import itertools
 import json
 
 import pytest
 import torch
 
+from splitlib.compressors import BEFORE, after, decode, relative_error
 from splitlib.config import RunConfig
 from splitlib.errors import ConfigError
 from splitlib.measuring import batches as measuring
@@ -14,8 +16,10 @@ from splitlib.pipeline.parts import make_parts
 from splitlib.pipeline.remote.link import Link
 from splitlib.pipeline.remote.simulated import SimulatedServer
 from splitlib.planner import codecs, costs_path, plan, recorded_costs
-from splitlib.planner.bench import Bench, uncut
+from splitlib.planner.bench import Bench, Wanted, uncut
+from splitlib.planner.candidates import codec
 from splitlib.planner.costs import depends_on, read_costs
+from splitlib.progress import Progress
 from tests.support import TINY, TINY_VISION, timing_of
 
 CPU = torch.device("cpu")
@@ -73,6 +77,33 @@ def test_codecs_warm_up_before_they_count(monkeypatch):
     monkeypatch.setattr(codecs, "timed", lambda run, *arguments: (run(*arguments), next(seconds)))
     (cost,) = codecs.in_turn(["none"], torch.randn(4, 4), repeats=1)
     assert (cost.encode, cost.decode) == (1.0, 2.0)
+
+
+@pytest.mark.parametrize("size", [16, 8], ids=["whole batches", "halves"])
+def test_compressors_meet_different_micro_batches_in_the_order_of_training(size):
+    bench = Bench(TINY_VISION, None, CPU)
+    steps = Progress("test", 1)
+    (images,), labels = next(iter(bench.trainer.rest_of_epoch()))
+    stream = list(itertools.islice(bench.micro_batches(size), BEFORE + 1))
+    assert torch.equal(stream[0][0][0], images[:size]) and torch.equal(stream[0][1], labels[:size])
+    assert not any(torch.equal(a[0][0], b[0][0]) for a, b in itertools.combinations(stream, 2))
+    _, tensors = bench.passes(size, 0, steps)
+    assert len(tensors) == BEFORE + 1
+    specs = [Wanted(size, "activation", 2, f"power_iteration:rank=2,iterations={n}") for n in (1, 2)]
+    for (_, cost), wanted in zip(bench.codecs(specs, tensors, 3, steps), specs, strict=True):
+        *before, x = (each.at("activation", 2) for each in tensors)
+        learnt = after(codec(wanted.spec), before)
+        assert cost.error == relative_error(x, decode(learnt.encode(x)))
+
+
+def test_costs_of_schema_1_are_shown_and_never_taken_for_new_ones(tmp_path):
+    """They have power iteration on a tensor that it had encoded before."""
+    one = {"cuts": ["condition_1"], "compressors": ["none"], "chunks": [1], **SMALL}
+    found = plan(TINY, **one)
+    values = json.loads(costs_path(TINY, CPU).read_text())
+    assert values["schema"] == 2
+    (tmp_path / "old.json").write_text(json.dumps(values | {"schema": 1}))
+    assert plan(TINY, measured=tmp_path / "old.json", **one).choices == found.choices
 
 
 def test_measured_once_and_only_what_is_missing():

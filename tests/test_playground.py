@@ -190,6 +190,19 @@ def test_the_model_looked_at_last_is_kept():
     assert bench.counts["probes"] == 4
 
 
+def test_what_was_measured_of_a_model_goes_with_it():
+    """The times of its stages stayed, for as long as the playground was open."""
+    bench = Bench(device="cpu")
+    first, *others = (VISION.replace(batch_size=size).config() for size in (8, 12, 16, 20))
+    bench.stage_times(first)
+    bench.encoded(first, "activation 1", Codec.of("cast", {}))
+    for config in others:
+        bench.probe(config)
+    assert not bench._works and not bench._encoded
+    bench.stage_times(first)
+    assert bench.counts["timings"] == 2
+
+
 @pytest.mark.parametrize("name", ["sort", "fast", "uniform"])
 def test_drawn_levels_are_the_values_that_arrive(name):
     x = torch.randn(4096, generator=torch.Generator().manual_seed(0))

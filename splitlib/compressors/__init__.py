@@ -13,6 +13,7 @@ from splitlib.compressors.base import HEADER_BYTES, Compressor, Payload, decode
 from splitlib.compressors.cast import Cast, Identity
 from splitlib.compressors.deadzone import DeadZone
 from splitlib.compressors.error import relative_error, spread, unequal_gain
+from splitlib.compressors.learning import BEFORE, after, others_before
 from splitlib.compressors.lowrank import PowerIteration
 from splitlib.compressors.per_cut import make_compressors
 from splitlib.compressors.registry import COMPRESSORS, compressor_options, make_compressor
@@ -21,6 +22,7 @@ from splitlib.compressors.topk import TopK
 from splitlib.compressors.uniform import UniformQuantization
 
 __all__ = [
+    "BEFORE",
     "COMPRESSORS",
     "HEADER_BYTES",
     "Cast",
@@ -33,10 +35,12 @@ __all__ = [
     "SortQuantization",
     "TopK",
     "UniformQuantization",
+    "after",
     "compressor_options",
     "decode",
     "make_compressor",
     "make_compressors",
+    "others_before",
     "relative_error",
     "spread",
     "unequal_gain",

@@ -128,6 +128,8 @@ class Compressor(ABC):
     code: ClassVar[int]
     coder: ClassVar[str] = "arithmetic"
     """The module that writes codes in context, for a codec that has codes."""
+    learns: ClassVar[bool] = False
+    """Whether what it makes of a tensor depends on those before."""
     state: Tensor | None = None
     """What the next ``encode`` starts from, for a codec that learns from the tensors before; checkpoints hold it."""
 

@@ -34,7 +34,7 @@ def assumptions(
     """
     repeats = min(client.costs.times(size).repeats for size in sizes.values())
     source = f"taken from {measured.name}" if measured else "measured on this machine"
-    yield f"Data: {client.costs.data_label}; the first training batch, of {config.batch_size} samples."
+    yield f"Data: {client.costs.data_label}; the first micro-batches of training, in batches of {config.batch_size}."
     for name, side in (("client", client), ("server", server)):
         speed = "" if side.speed == 1 else f", taken {side.speed:g} times as fast"
         where = side.costs.environment
@@ -58,8 +58,8 @@ def assumptions(
     if any(config.batch_size % chunks for chunks in sizes):
         yield "Micro-batches are taken as equally large, also where the last one is smaller."
     yield (
-        "Errors are mean squared errors over the variance, on the tensors of a model before its first step; what they "
-        "do to the accuracy only training shows."
+        "Errors are mean squared errors over the variance, on the tensors of a model before its first step, of a "
+        "micro-batch that no compressor has learnt from; what they do to the accuracy only training shows."
     )
     yield "A batch's data is at hand: loading and evaluation are not counted; whether memory suffices is not checked."
     if ranked < compared:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from splitlib.compressors import BEFORE
 from splitlib.config import RunConfig
+from splitlib.data import train_batches
 from splitlib.experiment import prepare
 from splitlib.files import check_writable
 from splitlib.measuring.batches import stages_of
@@ -93,7 +96,7 @@ def measured_costs(
     costs = costs or bench.layers()
     missing = _missing(costs, sizes, wanted(costs))
     passes = {size: 0 if size in costs.sizes else repeats for size in missing}
-    steps = sum(len(each) + (passes[size] + WARMUP if passes[size] else 1) for size, each in missing.items())
+    steps = sum(len(each) + _pass_count(passes[size]) for size, each in missing.items())
     with Progress(f"planner: layers and compressors on {device}", steps) as progress:
         for size, compressors in sorted(missing.items(), reverse=True):
             times, tensors = bench.passes(size, passes[size], progress)
@@ -108,6 +111,11 @@ def _missing(costs: Costs, sizes: Collection[int], wanted: Collection[Wanted]) -
     return {size: each for size, each in compressors.items() if each or size not in costs.sizes}
 
 
+def _pass_count(repeats: int) -> int:
+    """Return how many micro-batches go through the layers: as many as are timed, or as compressors need."""
+    return max(WARMUP + repeats if repeats else 0, BEFORE + 1)
+
+
 def uncut(config: RunConfig) -> RunConfig:
     """Return ``config`` as one model in one process, with nothing between its layers."""
     return config.uncompressed(
@@ -117,7 +125,7 @@ def uncut(config: RunConfig) -> RunConfig:
 
 
 class Bench:
-    """A model taken apart into its layers, and one batch of its data."""
+    """A model taken apart into its layers, and its data."""
 
     def __init__(self, config: RunConfig, hub: Path | None, device: torch.device) -> None:
         self.config, self.device = config, device
@@ -127,11 +135,25 @@ class Bench:
         self.units: list[Unit] = units(self.model)
         current = CurrentStep(config.seed)
         self.stages = [Stage(unit, k, current, config.precision, device).train() for k, unit in enumerate(self.units)]
-        self.batch: tuple[Values, Tensor] = next(iter(self.trainer.rest_of_epoch()))
+
+    def micro_batches(self, size: int) -> Iterator[tuple[Values, Tensor]]:
+        """Yield inputs and labels of ``size`` samples in the order of training, epoch after epoch.
+
+        What is left of a batch when it is cut into such sizes is left out.
+        """
+        for epoch in count():
+            batches = train_batches(
+                self.trainer.data, batch_size=self.config.batch_size, seed=self.config.seed, epoch=epoch
+            )
+            for inputs, labels in batches:
+                pieces = [x.to(self.device).split(size) for x in (*inputs, labels)]
+                for *values, answers in zip(*pieces, strict=True):
+                    if len(answers) == size:
+                        yield tuple(values), answers
 
     def layers(self) -> Costs:
         """Return what does not depend on the micro-batch; no times of layers and no compressors yet."""
-        macs = unit_macs(self.model, tuple(x[:1].to(self.device) for x in self.batch[0]))
+        macs = unit_macs(self.model, next(self.micro_batches(1))[0])
         layers = [
             Layer(name=_name(unit), macs=each, parameters=sum(p.numel() for p in unit.parameters() if p.requires_grad))
             for unit, each in zip(self.units, macs, strict=True)
@@ -164,25 +186,24 @@ class Bench:
         updater.zero_grad()
         return statistics.median(seconds[WARMUP:])
 
-    def passes(self, size: int, repeats: int, progress: Progress) -> tuple[dict[int, LayerTimes], Tensors]:
-        """Return the layers' times for micro-batches of ``size`` samples, and the first one's tensors at all cuts.
+    def passes(self, size: int, repeats: int, progress: Progress) -> tuple[dict[int, LayerTimes], list[Tensors]]:
+        """Return the layers' times for micro-batches of ``size`` samples, and what the first ones send over all cuts.
 
-        Without ``repeats`` there are only the tensors.
+        The tensors are those of :data:`BEFORE` micro-batches and of the one after them, in the order of training.
+        Without ``repeats`` there are only these.
         """
-        inputs, labels = self.batch
-        chunk = tuple(x[:size].to(self.device) for x in inputs)
         runs: list[Pass] = []
-        tensors: Tensors | None = None
-        for _ in range(WARMUP + repeats if repeats else 1):
+        tensors: list[Tensors] = []
+        for inputs, labels in islice(self.micro_batches(size), _pass_count(repeats)):
             run = Pass(self.stages)
-            run.forward(chunk, labels[:size].to(self.device), share=size / len(labels))
+            run.forward(inputs, labels, share=size / self.config.batch_size)
             run.backward(self.trainer.updater.scale)
             self.trainer.updater.zero_grad()
-            tensors = tensors or Tensors(run.outputs, [leaf.grad for leaf in run.leaves], chunk[1:])
+            if len(tensors) <= BEFORE:
+                tensors.append(Tensors(run.outputs, [leaf.grad for leaf in run.leaves], inputs[1:]))
             runs.append(replace(run, leaves=[], outputs=[]))
             progress.advance()
-        assert tensors is not None
-        return ({size: self._times(runs[WARMUP:], tensors)} if repeats else {}), tensors
+        return ({size: self._times(runs[WARMUP:], tensors[0])} if repeats else {}), tensors
 
     def _times(self, runs: Sequence[Pass], tensors: Tensors) -> LayerTimes:
         first, *_ = tensors.outputs
@@ -196,17 +217,20 @@ class Bench:
         )
 
     def codecs(
-        self, wanted: Sequence[Wanted], tensors: Tensors, repeats: int, progress: Progress
+        self, wanted: Sequence[Wanted], tensors: Sequence[Tensors], repeats: int, progress: Progress
     ) -> Iterator[tuple[str, CodecCost]]:
-        """Yield name and costs of each of the compressors; those on one tensor are measured in turn."""
+        """Yield name and costs of each of the compressors on the last micro-batch, after those before it.
+
+        Those on one tensor are measured in turn.
+        """
         places = dict.fromkeys((each.direction, each.cut) for each in wanted)
         for direction, cut in places:
             here = [each for each in wanted if (each.direction, each.cut) == (direction, cut)]
-            x = tensors.at(direction, cut)
-            if x is None:  # nothing before this cut trains, so no gradient crosses it
+            crossed = [x for each in tensors if (x := each.at(direction, cut)) is not None]
+            if not crossed:  # nothing before this cut trains, so no gradient crosses it
                 found = [CodecCost(nbytes=0, encode=0.0, decode=0.0, error=0.0)] * len(here)
             else:
-                found = in_turn([each.spec for each in here], x, repeats)
+                found = in_turn([each.spec for each in here], crossed[-1], repeats, crossed[:-1])
             for each, cost in zip(here, found, strict=True):
                 progress.advance()
                 yield each.key, cost

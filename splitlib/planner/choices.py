@@ -43,7 +43,7 @@ class Choice:
     work: Work
     """Of one micro-batch: what :func:`splitlib.pipeline.predict.predict` takes."""
     errors: Mapping[str, float]
-    """By tensor (``activation 1`` ...): mean squared error over variance on the batch that was measured."""
+    """By tensor (``activation 1`` ...): mean squared error over variance on the micro-batch that was measured."""
     uncompressed_bytes: int
     """Of one batch, all cuts, both directions, tensors only."""
     client_share: float

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import statistics
 from collections.abc import Sequence
 
 from torch import Tensor
 
-from splitlib.compressors import relative_error
+from splitlib.compressors import after, relative_error
 from splitlib.pipeline.remote.wire import ACTIVATION_1, Frame, decode_frame, encode_frame
 from splitlib.planner.candidates import codec
 from splitlib.planner.costs import CodecCost
@@ -16,15 +17,21 @@ from splitlib.runtime import timed
 WARMUP = 2
 
 
-def in_turn(specs: Sequence[str], x: Tensor, repeats: int) -> list[CodecCost]:
-    """Return the costs of compressors on one tensor, as an engine would send it, measured in turn."""
-    codecs = [codec(spec) for spec in specs]
+def in_turn(specs: Sequence[str], x: Tensor, repeats: int, before: Sequence[Tensor] = ()) -> list[CodecCost]:
+    """Return the costs of compressors on one tensor, as an engine would send it, measured in turn.
+
+    Each encodes it as often, and every time as if for the first time: one that learns has learnt from ``before``, what
+    crossed there in the micro-batches before, and never from the tensor itself.
+    """
+    codecs = [after(codec(spec), before) for spec in specs]
     encode: list[list[float]] = [[] for _ in codecs]
     decode: list[list[float]] = [[] for _ in codecs]
     nbytes, errors = [0] * len(codecs), [0.0] * len(codecs)
     for number in range(WARMUP + repeats):
         for place, each in enumerate(codecs):
-            (frame, message), seconds = timed(encode_frame, each.encode, x.detach(), Frame(kind=ACTIVATION_1))
+            (frame, message), seconds = timed(
+                encode_frame, copy.copy(each).encode, x.detach(), Frame(kind=ACTIVATION_1)
+            )
             (back, _), later = timed(decode_frame, frame, message, x.device)
             if number >= WARMUP:
                 encode[place].append(seconds)

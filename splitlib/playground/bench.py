@@ -6,6 +6,7 @@ Each is kept under a key of just that, so that moving a control measures no more
 
 from __future__ import annotations
 
+import copy
 import statistics
 import time
 from collections import Counter, OrderedDict
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from splitlib.capture import tensors_of_batch
-from splitlib.compressors import Payload, decode, relative_error
+from splitlib.compressors import Payload, after, decode, others_before, relative_error
 from splitlib.compressors.per_cut import make_compressors
 from splitlib.config import RunConfig
 from splitlib.errors import ConfigError
@@ -174,6 +175,8 @@ class Bench:
         del self._probes[key]
         for old in [k for k in self._encoded if k[:2] == key]:
             del self._encoded[old]
+        for other in [k for k in self._works if k[:2] == key]:
+            del self._works[other]
 
 
 def plain_config(config: RunConfig) -> RunConfig:
@@ -199,13 +202,18 @@ def rank_note(codec: Codec, name: str, x: Tensor) -> str:
 
 
 def _encode(codec: Codec, cut: int, chunks: tuple[Tensor, ...]) -> Encoded:
-    """Send every micro-batch there and back, after one that does not count: it compiles the loops."""
+    """Send every micro-batch there and back, after one that does not count: it compiles the loops.
+
+    A compressor that learns has learnt from the micro-batches before, those of the batch's end before the first, and
+    never from the one it is measured on. Of a batch in one piece there are no others: there it starts from nothing.
+    """
     compressor = make_compressors(codec.name, dict(codec.options))[cut - 1]
-    decode(compressor.encode(chunks[0]))
+    decode(copy.copy(compressor).encode(chunks[0]))
     payloads, times, arrived = [], [], []
-    for x in chunks:
+    for number, x in enumerate(chunks):
+        learnt = after(compressor, others_before(chunks, number))
         start = time.perf_counter()
-        payload = compressor.encode(x)
+        payload = learnt.encode(x)
         middle = time.perf_counter()
         back = decode(payload)
         times.append((middle - start, time.perf_counter() - middle))

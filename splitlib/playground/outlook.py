@@ -1,4 +1,8 @@
-"""What the measured costs predict: time per batch over a link, of the choice and of the compressors beside it."""
+"""What the measured costs predict: time per batch over a link, of the choice and of the compressors beside it.
+
+Bytes are those of payloads, as in records. What the planner counts besides, as a wire carries it, is left out: frames
+(:data:`~splitlib.pipeline.remote.wire.FRAME_BYTES` for each message) and the attention mask of text, a byte a token.
+"""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ from splitlib.plots import playground as figures
 from splitlib.plots.timing import gantt, rate_text
 from splitlib.timeline import CLIENT, COMPUTE, SERVER, TENSORS
 
+LEFT_OUT = "Bytes are payloads': frames and, with text, the attention mask are not counted."
 MAPS_HEIGHT = 2.9  # inches, of three square pictures side by side
 
 
@@ -76,7 +77,7 @@ class Cheapest(View):
         ]
         note = (
             "Fastest first. A compressor pays where a batch takes less time with it than with none. Error: squared "
-            "error over the tensor's variance; 1 is as bad as sending only the mean."
+            f"error over the tensor's variance; 1 is as bad as sending only the mean. {LEFT_OUT}"
         )
         self.words.value = table(rows) + _note(note, scene)
 
@@ -204,7 +205,7 @@ class Timeline(View):
             {"predicted, over " + scene.link_words: "sent, counted", " ": f"{up:,} bytes up, {down:,} bytes down"},
         ]
         note = ("Predicted from passes and codecs measured one by one on this machine, which stands for client and "
-                "server; codecs run beside the computation, the link is full duplex.")  # fmt: skip
+                f"server; codecs run beside the computation, the link is full duplex. {LEFT_OUT}")  # fmt: skip
         self.words.value = table(rows) + _note(note, scene)
 
     def _paint(self, drawing: FigureBase, scene: Scene, made: Any) -> None:
