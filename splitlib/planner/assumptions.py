@@ -34,7 +34,7 @@ def assumptions(
     """
     repeats = min(client.costs.times(size).repeats for size in sizes.values())
     source = f"taken from {measured.name}" if measured else "measured on this machine"
-    yield f"Data: {client.costs.data_label}; the first micro-batches of training, in batches of {config.batch_size}."
+    yield f"Data: {client.costs.data_label}; from the start of training, in batches of {config.batch_size}."
     for name, side in (("client", client), ("server", server)):
         speed = "" if side.speed == 1 else f", taken {side.speed:g} times as fast"
         where = side.costs.environment
