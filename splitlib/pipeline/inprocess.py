@@ -83,8 +83,9 @@ class Pipeline(Engine):
         Raises:
             ConfigError: an input is no tensor, or the last stage returns several.
         """
+        made = self._run(inputs)
         self.current.step += self.training
-        return self._run(inputs)
+        return made
 
     def _run(self, inputs: tuple[Tensor, ...]) -> Tensor:
         """Return what the last stage makes of ``inputs`` in the current step."""
