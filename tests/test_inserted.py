@@ -254,7 +254,7 @@ def test_every_insert_can_be_chosen():
     [
         ("conv", {}, "unknown insert 'conv'; choose from linear, decaying_linear"),
         ("linear", {"rate": 0.5}, "insert 'linear' has no parameter 'rate'; it takes ratio, start"),
-        ("linear", {"ratio": 1}, "ratio must be float, not 1"),
+        ("linear", {"ratio": "half"}, "ratio must be float, not 'half'"),
         ("linear", {"ratio": 1.5}, r"ratio must be in \(0, 1\], not 1.5"),
         ("linear", {"start": "zeros"}, "start must be one of identity, random, not 'zeros'"),
         ("decaying_linear", {"steps": 0}, "steps must be at least 1, not 0"),

@@ -442,12 +442,12 @@ def test_a_client_that_died_before_its_own_checkpoint_goes_on_from_the_one_befor
         with pytest.raises(RuntimeError, match="killed"):
             experiment.run(TEXT, fresh=True)
     record_path(TEXT).unlink()
-    assert trained_from(TEXT) == 1
+    assert trained_from(TEXT, "-fresh") == 1
     assert experiment.run(TEXT).history == whole.history
 
 
-def trained_from(config) -> int:
+def trained_from(config, kind: str = "") -> int:
     """The step the client's checkpoint holds."""
     trainer = trainer_of(config)
-    trainer.restore(checkpoints_dir() / f"{config.key}.pt")
+    trainer.restore(checkpoints_dir() / f"{config.key}{kind}.pt")
     return trainer.steps_done
