@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from splitlib import frontier, reported
+from splitlib.compressors import lowrank
 from splitlib.data.loading import load_task
 from splitlib.frontier.differences import slope_of
 from splitlib.measuring.records import BatchTiming, load_together
@@ -639,6 +640,20 @@ def test_what_a_dead_zone_saves():
         assert min(found) > 0.35 and max(found) < 0.85
     assert all(0.9 < share < 1.05 for share in [*of("96 px, activation 2"), *of("96 px, gradient 2")])
     assert all(share > 1 for share in of("96 px, activation 1"))
+
+
+def test_what_a_warm_round_of_power_iteration_is_worth():
+    """The numbers that its docstring and the words over the table quote are the table's."""
+    page = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    words, table = page.split("## Power iteration's rounds")[1].split("<!-- power iteration: begin -->")
+    rows = re.findall(r"^\| (.+?) \| (\d+) \|.*\*\*([\d.]+)x\*\*.*\| ([\d.]+)x \|$", table, re.MULTILINE)
+    text = [(cold, three) for tensor, rank, cold, three in rows if tensor.startswith("cola") and rank in ("8", "16")]
+    images = [cold for tensor, _, cold, _ in rows if tensor.startswith("cifar10")]
+    assert len(text) == 10 and len(images) == 3
+    ranges = [f"{min(column)} to {max(column)}" for column in zip(*text, strict=True)]
+    for told in (lowrank.__doc__, words):
+        assert all(numbers in " ".join(told.split()) for numbers in ranges)
+        assert all(ratio in told for ratio in images)
 
 
 def test_what_goes_with_the_seed_on_text(committed):

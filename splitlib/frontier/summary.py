@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
-from scipy.stats import t as student
 
 from splitlib.config import RunConfig
 from splitlib.errors import RecordError
@@ -39,7 +38,7 @@ def summary(runs: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
 
     Rows that send the same levels in other bytes are one way to train: each counts the runs of all, a seed's as their
     mean. Where two processors ran a seed, that is both. Rows that code changes are evaluated with the bits of a
-    sample's first visit, so that their metric is compared with none: ``change`` is NaN, and no verdict is given.
+    sample's first visit, so that their metric does not compare: ``change`` is NaN, and there is no verdict.
 
     Raises:
         RecordError: there is no run without compression.
@@ -123,7 +122,9 @@ def _verdicts(change: Difference, loss: Difference, bases: pd.DataFrame, failed:
 
 def _beyond(n: int) -> float:
     """Return how many standard errors of n runs lie between a mean and its one-sided bound of 90 % confidence."""
-    return float(student.ppf(_CONFIDENCE, n - 1)) if n > 1 else math.nan
+    from scipy.special import stdtrit  # when it is asked for: every command imports this module
+
+    return float(stdtrit(n - 1, _CONFIDENCE)) if n > 1 else math.nan
 
 
 class _Within(NamedTuple):
