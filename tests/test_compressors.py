@@ -29,7 +29,7 @@ OPTIONS = {
     "cast": {"dtype": "bfloat16"},
     "uniform": {"bits": 5},
     "sort": {"level_bits": 3, "bin_bits": 2},
-    "fast": {"level_bits": 3, "bin_bits": 2},
+    "fast": {"level_bits": 3, "bin_bits": 2, "scale": "row"},
     "deadzone": {"step": 0.5, "scale": "row", "codes": "packed"},
     "topk": {"share": 0.3, "scale": "row", "codes": "packed"},
 }

@@ -30,6 +30,7 @@ VISION = TINY_VISION.replace(engine="two_machines")
 SMALL = ["--profile", "smoke", "--task", "cola", "--train-samples", "64", "--batch-size", "16", "--chunks", "2"]
 # Of compressors whose default options leave a part of them out.
 OPTIONS = {"power_iteration": {"rank": "3,7"}, "deadzone": {"scale": "row"}, "topk": {"scale": "row", "random": 0.1}}
+OPTIONS |= {"fast": {"scale": "row"}}
 SURVIVES = 10.0  # seconds in which a side notices that the other is gone
 
 

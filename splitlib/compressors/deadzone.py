@@ -17,19 +17,14 @@ from torch import Tensor
 
 from splitlib.compressors.base import Header, as_bytes, from_bytes
 from splitlib.compressors.quantizer import CODES, CONTEXT, SMALLEST_STEP, Quantizer
+from splitlib.compressors.scales import ROW, SCALE_HELP, SCALES, TENSOR, as_scales, factors, octaves_below, rows_of
 from splitlib.errors import ConfigError, PayloadError
 from splitlib.options import described
 
-TENSOR, ROW = "tensor", "row"
-SCALES = (TENSOR, ROW)
-"""What a step is measured by: the root mean square of all values, or of each row, which is a token of text."""
-SCALE_HELP = "what the step is measured by, or the largest are chosen from"
 _BITS = 16  # of a level before it is coded, an int16
 _MOST = torch.iinfo(torch.int16).max
 _ROUND_UP = 0.4  # a value moves up to the next level from 1 minus this, so that zero's bin is 1.2 steps wide
 _STEP, _NUMBERS = 4, 8  # bytes of the step; with the shift, in front of the rows' scales
-_PER_OCTAVE = 4  # scales of rows are told apart by quarters of an octave
-_FACTORS = torch.tensor([2.0 ** (-scale / _PER_OCTAVE) for scale in range(256)], dtype=torch.float64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +70,7 @@ class DeadZone(Quantizer):
         sizes = torch.maximum(spread, distances.amax(1) / (self.step * _MOST))
         largest = sizes.max()
         step = (self.step * largest).clamp(SMALLEST_STEP, torch.finfo(torch.float32).max).float()
-        scales = (_PER_OCTAVE * (largest / sizes).log2()).round().nan_to_num(255, 255).clamp(0, 255).to(torch.uint8)
+        scales = as_scales(octaves_below(sizes).round())
         distances.div_(_steps(step, scales, by_row))
         levels = torch.add(distances, _ROUND_UP, out=rows).floor_().clamp_(max=_MOST)
         magnitudes = levels.to(torch.int16)
@@ -117,9 +112,9 @@ class DeadZone(Quantizer):
 
 def _rows(shape: tuple[int, ...], by_row: bool) -> int:
     """Return how many rows have a scale of their own; without, all values are one."""
-    return torch.Size(shape[:-1]).numel() if by_row else 1
+    return rows_of(shape) if by_row else 1
 
 
 def _steps(step: Tensor, scales: Tensor, by_row: bool) -> Tensor:
     """Return the step of each row, [rows, 1] in double precision."""
-    return step.double() * _FACTORS.to(step.device)[scales.long()].reshape(-1, 1) if by_row else step.double()
+    return step.double() * factors(scales) if by_row else step.double()

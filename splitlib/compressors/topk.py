@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from splitlib.compressors.base import Header, as_bytes, from_bytes
-from splitlib.compressors.deadzone import ROW, SCALE_HELP, SCALES, TENSOR
 from splitlib.compressors.packing import pack, packed_nbytes, unpack
 from splitlib.compressors.quantizer import CODES, CONTEXT, Quantizer
+from splitlib.compressors.scales import ROW, SCALE_HELP, SCALES, TENSOR
 from splitlib.errors import ConfigError, PayloadError
 from splitlib.options import described
 

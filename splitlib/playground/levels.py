@@ -21,11 +21,11 @@ _NOTHING: Values = np.empty(0)
 def edges_and_levels(payload: Payload) -> tuple[Values, Values]:
     """Return where bins begin, with the last one's end, and every value that can be sent.
 
-    Both are empty for codecs without levels and for uniform blocks, each of which has its own; levels are empty when
-    there are more than :data:`MOST_LEVELS`.
+    Both are empty for codecs without levels and where blocks or rows have their own; levels are empty when there are
+    more than :data:`MOST_LEVELS`.
     """
     header = payload.header
-    binned = header.codec in _BINNED
+    binned = header.codec in _BINNED and not header.parameters[2]
     whole = header.codec == UniformQuantization.code and not header.parameters[1]
     if header.raw or not header.numel or not (binned or whole):
         return _NOTHING, _NOTHING
