@@ -38,7 +38,7 @@ bench: $(BUILT)  ## measure compressors, pipelines and the playground (benchmark
 
 figures: $(BUILT)  ## draw the README's tables and figures anew from the records in results/, train nothing
 	@$(BIN)/python run_all.py --profile real --recorded --only $(RECORDED) $(ARGS)
-	@$(BIN)/python -m splitlib headline --write README.md
+	@$(BIN)/python -m splitlib headline --write README.md results/README.md
 
 lint: $(BUILT)  ## check style and types, change nothing
 	@$(BIN)/python -m ruff check

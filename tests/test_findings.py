@@ -23,7 +23,7 @@ from tests.test_run_all import write_notebook
 matplotlib.use("Agg")
 ROOT = Path(run_all.__file__).parent
 RESULTS = ROOT / "results"
-PAGES = sorted(RESULTS.glob("*.md"))
+PAGES = sorted(RESULTS.glob("[0-9]*.md"))
 SAVE = 'study.save_figure(drawing, "curves")'
 new = nbformat.v4
 

@@ -365,15 +365,32 @@ def test_the_most_bytes_stand_first():
     assert [line.split(" | ")[1] for line in lines] == ["1.0000", "0.2500 (1/4)", "0.0400 (1/25)"]
 
 
-def test_a_brief_headline_counts_the_single_runs_it_leaves_out():
+def test_a_brief_headline_has_the_rows_that_answer_and_counts_the_others():
     label = "sort 4 (the documents')"
-    runs = {"none": [19.6], "once": [18.0], "often": [18.0, 18.2], "once too": [17.0], label: [0.0]}
-    made = {name: runs_of("cola", percents) for name, percents in runs.items()}
+    runs = {"none": [19.6, 20.4], "worse": [10.0, 10.2], "level": [19.8, 20.0], "once": [19.9], label: [0.0]}
+    sent = {"none": 100, "worse": 4, "level": 10, "once": 3, label: 12}
+    made = {
+        name: [
+            dataclasses.replace(record, activation_bytes=sent[name], gradient_bytes=0, uncompressed_bytes=100)
+            for record in runs_of("cola", percents)
+        ]
+        for name, percents in runs.items()
+    }
     labels = [line.split(" |")[0] for line in frontier.markdown("cola", made, brief=True).splitlines()[4:]]
-    assert sorted(labels[:-2]) == sorted(["| none", "| often", f"| {label}"])
-    assert labels[-2:] == ["", "2 more rows, a single run each, stand in notebook 11."]
-    del made["often"]
-    assert frontier.markdown("cola", made, brief=True) == frontier.markdown("cola", made)
+    assert labels == ["| none", f"| {label}", "| level", "", "2 more rows stand in notebook 11."]
+    without = {name: records for name, records in made.items() if name in ("none", "worse")}
+    assert frontier.markdown("cola", without, brief=True) == frontier.markdown("cola", without), "no row answers"
+
+
+def test_each_section_is_written_into_the_page_that_has_its_marks(tmp_path):
+    pages = [tmp_path / name for name in ("first.md", "second.md")]
+    for page, section in zip(pages, (SECTION, SIZE_SECTION), strict=True):
+        page.write_text(f"<!-- {section}: begin -->\nold\n<!-- {section}: end -->\n", encoding="utf-8")
+    for made in runs_of("cola", [19.6, 20.4], seed=0):
+        results.save_record(made)
+    assert cli.main(["headline", "--write", *map(str, pages)]) == 0
+    assert "| none |" in pages[0].read_text(encoding="utf-8")
+    assert "| CoLA |" in pages[1].read_text(encoding="utf-8")
 
 
 def test_the_headline_names_all_hardware():
@@ -412,7 +429,7 @@ def test_a_page_without_the_marks_stays_as_it_is(tmp_path):
 def test_the_readmes_numbers_are_those_of_the_committed_records(monkeypatch):
     """No number is typed by hand."""
     monkeypatch.setenv("SPLITLIB_RESULTS", str(ROOT / "results"))
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    pages = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "README.md", ROOT / "results" / "README.md"))
     for section, text in section_texts("real").items():
-        shown = readme.split(f"<!-- {section}: begin -->\n")[1].split(f"<!-- {section}: end -->")[0]
+        shown = pages.split(f"<!-- {section}: begin -->\n")[1].split(f"<!-- {section}: end -->")[0]
         assert text and shown.strip() == text.strip()

@@ -1,4 +1,4 @@
-"""What the README says in words beside its tables, against the committed records it was said from."""
+"""What README.md and results/README.md say in words, against the committed records it was said from."""
 
 import math
 import re
@@ -19,7 +19,7 @@ from splitlib.profiles import DOCUMENT_SETTINGS, get_profile
 from splitlib.results import RunRecord, read_record, record_path, to_frame
 from tests.test_committed_records import RECORDS, ROOT
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+FOUND = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
 
 CUBE_ROOT = {"level_bits": 1, "bin_bits": 3, "edges": "cube_root"}
 ONE_LEVEL = {"level_bits": 0, "bin_bits": 4, "edges": "least_error", "zstd": 3}
@@ -594,9 +594,9 @@ def test_what_decides_whether_a_row_learns():
     rows, learn, limit = re.search(
         r"(\d+) rows, (\d+) learn; unequal gain of gradient 2 divides at ([\d.]+)\.", page
     ).groups()
-    readme = " ".join(README.split())
-    assert f"divides {rows} ways to send under condition 1 without exception" in readme
-    assert f"at {limit}: {learn} learn, and {int(rows) - int(learn)} predict one class" in readme
+    found = " ".join(FOUND.split())
+    assert f"divides {rows} ways to send under condition 1 without exception" in found
+    assert f"at {limit}: {learn} learn, and {int(rows) - int(learn)} predict one class" in found
     counted = re.findall(r"<td>[\d.]+</td><td>[\d.]+</td><td>(\d+)</td><td>(\d+)</td><td>(\d+)</td></tr>", page)
     wrong, right, against = ([int(count) for count in counts] for counts in zip(*counted, strict=True))
     assert wrong[3] == 7 and {wrong[0], wrong[1], wrong[4], wrong[5]} == {4, 5} and wrong[7] == 2

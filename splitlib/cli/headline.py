@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from splitlib import frontier
@@ -24,21 +25,31 @@ def add_headline_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--write",
         type=Path,
+        nargs="+",
+        default=[],
         metavar="FILE",
-        help=f"put them between this file's marks <!-- NAME: begin --> and <!-- NAME: end -->, with the names "
-        f"{SIZE_SECTION}, {SECTION} and {SPLIT_SECTION}",
+        help="put them between marks <!-- NAME: begin --> and <!-- NAME: end -->, each into the file that has its own; "
+        f"names are {SIZE_SECTION}, {SECTION} and {SPLIT_SECTION}",
     )
 
 
 def run_headline(options: argparse.Namespace) -> None:
     """Print or write the tables."""
-    texts = section_texts(options.profile)
-    for section, text in texts.items():
-        if options.write is None:
+    for section, text in section_texts(options.profile).items():
+        if not options.write:
             print(text, end="\n\n")
         elif text:
-            replace_section(options.write, section, text)
-            print(f"wrote the section {section} of {options.write}")
+            page = marked_page(options.write, section)
+            replace_section(page, section, text)
+            print(f"wrote the section {section} of {page}")
+
+
+def marked_page(pages: Sequence[Path], section: str) -> Path:
+    """Return the first page that has a section's mark, else the first: writing there says what it lacks."""
+    for page in pages:
+        if page.exists() and f"<!-- {section}: begin -->" in page.read_text(encoding="utf-8"):
+            return page
+    return pages[0]
 
 
 def section_texts(profile: str) -> dict[str, str]:
@@ -65,13 +76,13 @@ HEADLINE = Command(
 Print the headline tables: how large the runs are beside the documents'; from the records in results/, bytes against
 accuracy on real data, and the time of a batch with a CPU as client and a GPU as server, measured and reported.
 
-Nothing is trained: rows without a record are left out, and where others have several runs, so are those with one that
-no document reports; notebook 11 has them. `make figures` writes them into the README.
+Nothing is trained. Of the frontier's rows those are shown that a document reports and those that answer how few bytes
+lose nothing; notebook 11 has all. `make figures` writes the tables into README.md and results/README.md.
 """,
     examples="""\
 examples:
   python -m splitlib headline
-  python -m splitlib headline --write README.md
+  python -m splitlib headline --write README.md results/README.md
 """,
     add_options=add_headline_options,
     run=run_headline,

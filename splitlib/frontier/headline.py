@@ -48,14 +48,23 @@ def decided(table: pd.DataFrame) -> pd.DataFrame:
     return table[several | plain | (table["source"] != "")] if (several & ~plain).any() else table
 
 
+def answering(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of :func:`headline` that a document reports, or that :func:`answer` names; all, if it names none.
+
+    The row without compression is among them.
+    """
+    named = [row.label for columns in _ANSWERS.values() for row, _ in _answers(table, *columns)]
+    return table[table["label"].isin([NONE, *named]) | (table["source"] != "")] if named else table
+
+
 def markdown(task: str, runs: Mapping[str, Sequence[RunRecord]], *, brief: bool = False) -> str:
     """Return the headline of a task as a Markdown table under a line that says what was measured on what.
 
     Where a row says what leaving padding out is worth by itself, bytes are also given over those of the real tokens.
-    ``brief`` leaves single runs out (see :func:`decided`) and says how many.
+    ``brief`` gives the rows that are :func:`answering` and says how many there are besides.
     """
     table, first = headline(task, runs), runs[NONE][0]
-    shown = decided(table) if brief else table
+    shown = answering(table) if brief else table
     tokens = dict(zip(table["label"], table["ratio"], strict=True)).get(NO_PADDING)
     metric = f"{'Matthews correlation' if first.metric == 'matthews' else first.metric} [%]"
     config = first.config
@@ -77,7 +86,7 @@ def markdown(task: str, runs: Mapping[str, Sequence[RunRecord]], *, brief: bool 
         percent = f"{_spread(row.percent, row.sd, '.1f')} ({row.n})"
         lines.append(f"| {row.label} | {ratio} | {percent} | {change} | {loss} | {told} | {_verdict(row)} |")
     if left := len(table) - len(shown):
-        lines += ["", f"{left} more rows, a single run each, stand in notebook 11."]
+        lines += ["", f"{left} more rows stand in notebook 11."]
     return "\n".join(lines)
 
 
@@ -101,11 +110,14 @@ _ANSWERS = {
 
 
 def _shares(table: pd.DataFrame, in_the_mean: str, to_spare: str) -> str:
+    found = _answers(table, in_the_mean, to_spare)
+    return " and ".join(f"**1/{1 / row.ratio:.0f}**{words} ({row.label}, n={row.n})" for row, words in found)
+
+
+def _answers(table: pd.DataFrame, in_the_mean: str, to_spare: str) -> list[tuple[Any, str]]:
     asked = ((in_the_mean, ""), (to_spare, _SPARE))
     found = [(row, words) for column, words in asked if (row := _fewest(table, column))]
-    if len({row.label for row, _ in found}) == 1:
-        found = found[-1:]
-    return " and ".join(f"**1/{1 / row.ratio:.0f}**{words} ({row.label}, n={row.n})" for row, words in found)
+    return found[-1:] if len({row.label for row, _ in found}) == 1 else found
 
 
 def _fewest(table: pd.DataFrame, column: str) -> Any:
