@@ -150,7 +150,23 @@ def test_what_may_collapse_is_shown_but_not_called_best(tmp_path, monkeypatch):
     found = plan(BASE, compressors=list(SPECS), **options)
     assert found.choices[0].compressor == "uniform:bits=4" and found.best.compressor == "cast"
     assert plan(BASE, compressors=list(SPECS), max_error=math.inf, **options).best == found.choices[0]
-    assert plan(BASE, compressors=["uniform:bits=4"], **options).best.error > found.max_error, "there is no other"
+    assert plan(BASE, compressors=["uniform:bits=4"], **options).best.error > found.limits.error, "there is no other"
+
+
+def test_gradients_whose_tokens_arrive_unequally_are_not_recommended(tmp_path):
+    """Six bits of sort quantization have small errors and predict one class on CoLA; only errors were asked for."""
+    costs = costs_by_hand(BASE)
+    uneven = {
+        key: replace(cost, unequal=0.6 if "gradient" in key and "bits=4" in key else 0.01)
+        for key, cost in costs.codecs.items()
+    }
+    save_costs(replace(costs, codecs=uneven), path := tmp_path / "costs.json")
+    options = {"compressors": list(SPECS), "link": Link(rate_mbit=0.01), "chunks": [1], "measured": path}
+    found = plan(BASE, **options)
+    assert (found.choices[0].compressor, found.choices[0].unequal) == ("uniform:bits=4", 0.6)
+    assert found.choices[0].error < found.limits.error and found.best.compressor == "cast"
+    assert plan(BASE, max_error=0.5, **options).best == found.choices[0], "a limit of one's own is the only one"
+    assert plan(BASE, **options | {"compressors": ["uniform:bits=4"]}).best.unequal == 0.6, "there is no other"
 
 
 def test_a_faster_server_takes_less(ask):

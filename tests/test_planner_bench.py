@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from splitlib.compressors import BEFORE, after, decode, relative_error
+from splitlib.compressors import BEFORE, after, decode, relative_error, unequal_gain
 from splitlib.config import RunConfig
 from splitlib.errors import ConfigError
 from splitlib.measuring import batches as measuring
@@ -18,6 +18,7 @@ from splitlib.pipeline.remote.simulated import SimulatedServer
 from splitlib.planner import codecs, costs_path, plan, recorded_costs
 from splitlib.planner.bench import Bench, Wanted, uncut
 from splitlib.planner.candidates import codec
+from splitlib.planner.choices import TOLERABLE_GAIN
 from splitlib.planner.costs import depends_on, read_costs
 from splitlib.progress import Progress
 from tests.support import TINY, TINY_VISION, timing_of
@@ -79,6 +80,16 @@ def test_codecs_warm_up_before_they_count(monkeypatch):
     assert (cost.encode, cost.decode) == (1.0, 2.0)
 
 
+def test_how_unequally_they_arrive_is_measured_of_a_texts_tokens_alone():
+    tokens = torch.randn(4, 8, 32, generator=torch.Generator().manual_seed(0)) * torch.logspace(-3, 0, 8).reshape(8, 1)
+    spec = "sort:level_bits=3,bin_bits=1"
+    (cost,) = codecs.in_turn([spec], tokens, repeats=1)
+    assert cost.unequal == unequal_gain(tokens, decode(codec(spec).encode(tokens))) > TOLERABLE_GAIN
+    (image,) = codecs.in_turn([spec], tokens.reshape(4, 8, 4, 8), repeats=1)
+    assert image.unequal is None
+    assert codecs.tokens_gain(tokens, torch.zeros_like(tokens)) == 1.0, "nothing arrives"
+
+
 @pytest.mark.parametrize("size", [16, 8], ids=["whole batches", "halves"])
 def test_compressors_meet_different_micro_batches_in_the_order_of_training(size):
     bench = Bench(TINY_VISION, None, CPU)
@@ -101,7 +112,7 @@ def test_costs_of_schema_1_are_shown_and_never_taken_for_new_ones(tmp_path):
     one = {"cuts": ["condition_1"], "compressors": ["none"], "chunks": [1], **SMALL}
     found = plan(TINY, **one)
     values = json.loads(costs_path(TINY, CPU).read_text())
-    assert values["schema"] == 2
+    assert values["schema"] == 3
     (tmp_path / "old.json").write_text(json.dumps(values | {"schema": 1}))
     assert plan(TINY, measured=tmp_path / "old.json", **one).choices == found.choices
 

@@ -453,10 +453,10 @@ def test_a_compressor_that_loses_the_tensor_is_not_recommended(screen):
     screen.refresh()
     scene = screen._scene()
     fastest = min(scene.compared, key=lambda each: each.seconds(scene.link))
-    assert fastest.worst > TOLERABLE_ERROR, "else this shows nothing"
+    assert fastest.error > TOLERABLE_ERROR, "else this shows nothing"
     recommended = screen.answer.value.split("fastest with an error up to 0.1: ")[1].split(",")[0]
     (found,) = [each for each in scene.compared if each.label == recommended]
-    assert found.worst <= TOLERABLE_ERROR
+    assert found.error <= TOLERABLE_ERROR
 
 
 def test_the_garbage_collector_does_not_look_through_what_is_loaded(bench, capsys):

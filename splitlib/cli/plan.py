@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,10 @@ from splitlib.errors import ConfigError
 from splitlib.files import write_text
 from splitlib.pipeline.remote.link import Link
 from splitlib.planner import DEFAULT_CHUNKS, DEFAULT_COMPRESSORS, Plan, plan
-from splitlib.planner.choices import TOLERABLE_ERROR
+from splitlib.planner.choices import TOLERABLE_ERROR, TOLERABLE_GAIN, Limits
 
 COARSE = "!"
-"""Marks an error above what is recommended."""
+"""Marks a loss above what is recommended."""
 # The planner chooses these, or leaves them as they are.
 CHOSEN = (
     "partition", "stages", "cuts", "chunks", "insert", "insert_options", "compressor", "compressor_options",
@@ -57,7 +58,8 @@ def add_plan_options(parser: argparse.ArgumentParser) -> None:
     choices.add_argument(
         "--max-error", type=float, metavar="E",
         help="leave out larger errors at any cut: mean squared over variance "
-        f"(default: show them, and recommend none above {TOLERABLE_ERROR:g}; inf: recommend any)",
+        f"(default: show them, and recommend none above {TOLERABLE_ERROR:g}, nor a text's gradients with an unequal "
+        f"gain above {TOLERABLE_GAIN:g}; inf: recommend any)",
     )  # fmt: skip
     choices.add_argument(
         "--max-client-share", type=float, metavar="S", help="leave out cuts that give the client more of the MACs"
@@ -109,7 +111,7 @@ def run_plan(options: argparse.Namespace) -> None:
     shown = table.drop_duplicates("compressor") if options.each else table.head(options.top)
     rows = sorted({*shown.index, found.choices.index(found.best)})
     print(f"{title(found.best.config)}: predicted time per batch\n")
-    print(readable(table.loc[rows], found.max_error).to_string(index=False))
+    print(readable(table.loc[rows], found.limits).to_string(index=False))
     print("\nassumed")
     print("\n".join(f"  {line}" for line in found.assumptions))
     for path, text in ((options.csv, table.to_csv(index=False)), (options.json, as_json(found, table))):
@@ -117,7 +119,7 @@ def run_plan(options: argparse.Namespace) -> None:
             write_text(path, text)
     for line in warnings(found, table.loc[rows]):
         print(f"\nwarning: {line}")
-    which = "the best" if found.best.error <= found.max_error else "the least error"
+    which = "the best" if found.limits.allow(found.best) else "the least error"
     print(f"\n{which}, after python -m splitlib server\n  {found.command()}")
 
 
@@ -132,17 +134,16 @@ def _config(options: argparse.Namespace) -> RunConfig:
 
 def warnings(found: Plan, shown: pd.DataFrame) -> Iterator[str]:
     """Yield what to know of errors before training a choice."""
-    limit = f"{found.max_error:g}"
-    if found.best.error > found.max_error:
+    beyond = f"errors above {found.limits.error:g} of the variance"
+    if found.limits.unequal < math.inf and shown["unequal_gain"].notna().any():
+        beyond += f" or unequal gains above {found.limits.unequal:g}"
+    if not found.limits.allow(found.best):
         yield (
-            f"no choice has an error up to {limit} of the variance, so training may collapse; "
+            f"no choice is without {beyond}, so training may collapse; "
             "ask for other --compressors, or recommend any with --max-error inf"
         )
-    elif (shown[["activation_error", "gradient_error"]].max(axis=1) > found.max_error).any():
-        yield (
-            f"{COARSE} errors above {limit} of the variance are not recommended, training may collapse; "
-            "--max-error inf recommends them too"
-        )
+    elif COARSE in readable(shown, found.limits).to_string():
+        yield f"{COARSE} {beyond} are not recommended, training may collapse; --max-error inf recommends them too"
 
 
 def title(config: RunConfig) -> str:
@@ -150,13 +151,17 @@ def title(config: RunConfig) -> str:
     return f"{config.model}, {config.task} ({config.data}), {input_text(config)}, batches of {config.batch_size}"
 
 
-def readable(table: pd.DataFrame, max_error: float = math.inf) -> pd.DataFrame:
-    """Return a plan's table with units for people: milliseconds, kilobytes (10^3 bytes), and large errors marked."""
+def readable(table: pd.DataFrame, limits: Limits) -> pd.DataFrame:
+    """Return a plan's table with units for people: milliseconds, kilobytes (10^3 bytes), and large losses marked.
 
-    def errors(name: str) -> list[str]:
+    Unequal gains are there for text, whose tokens have them.
+    """
+
+    def losses(name: str, most: float) -> list[str]:
         texts = zip(_rounded(table[name], 2), table[name], strict=True)
-        return [f"{text} {COARSE if value > max_error else ' '}" for text, value in texts]
+        return [f"{text} {COARSE if value > most else ' '}" for text, value in texts]
 
+    gains = {"unequal gain": losses("unequal_gain", limits.unequal)} if table["unequal_gain"].notna().any() else {}
     return pd.DataFrame(
         {
             "partition": table["partition"],
@@ -169,8 +174,9 @@ def readable(table: pd.DataFrame, max_error: float = math.inf) -> pd.DataFrame:
             "client MACs": [f"{share:.0%}" for share in table["client_share"]],
             "kB/batch": _rounded(table["wire_bytes"] / 1e3),
             "ratio": _rounded(table["compression_ratio"]),
-            "act. error": errors("activation_error"),
-            "grad. error": errors("gradient_error"),
+            "act. error": losses("activation_error", limits.error),
+            "grad. error": losses("gradient_error", limits.error),
+            **gains,
         }
     )
 
@@ -189,9 +195,9 @@ def as_json(found: Plan, table: pd.DataFrame) -> str:
     values = {
         "link": link,
         "assumptions": found.assumptions,
-        "max_error": found.max_error if found.max_error < math.inf else None,
+        "limits": {name: limit if limit < math.inf else None for name, limit in asdict(found.limits).items()},
         "best": {"config": found.best.config.to_dict(), "command": found.command()},
-        "choices": table.to_dict(orient="records"),
+        "choices": table.astype(object).where(table.notna(), None).to_dict(orient="records"),
     }
     return json.dumps(values, indent=1, allow_nan=False) + "\n"
 

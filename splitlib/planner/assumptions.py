@@ -61,6 +61,11 @@ def assumptions(
         "Errors are mean squared errors over the variance, on the tensors of a model before its first step, of a "
         "micro-batch that no compressor has learnt from; what they do to the accuracy only training shows."
     )
+    if config.kind == "text":
+        yield (
+            "Unequal gain says how unlike tokens' gradients arrive: how far the share of the median token's that does "
+            "is from the share of all of them."
+        )
     yield "A batch's data is at hand: loading and evaluation are not counted; whether memory suffices is not checked."
     if ranked < compared:
         yield (

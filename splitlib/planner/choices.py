@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import Any
+from typing import Any, Protocol
 
 from splitlib.config import RunConfig
 from splitlib.pipeline.predict import MESSAGES, Message, Prediction, Work, predict
@@ -16,6 +16,8 @@ from splitlib.planner.costs import ACTIVATION, GRADIENT, CodecCost, Costs, codec
 
 TOLERABLE_ERROR = 0.1
 """Of the variance: what is sent with more is not recommended, training may collapse."""
+TOLERABLE_GAIN = 0.25
+"""Unequal gain of a text's gradients: with more, all rows of notebook 13 collapse, however small their errors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,8 @@ class Choice:
     """Of one micro-batch: what :func:`splitlib.pipeline.predict.predict` takes."""
     errors: Mapping[str, float]
     """By tensor (``activation 1`` ...): mean squared error over variance on the micro-batch that was measured."""
+    unequal: float | None
+    """The larger unequal gain of a text's gradients; None of images, or where costs are too old to have it."""
     uncompressed_bytes: int
     """Of one batch, all cuts, both directions, tensors only."""
     client_share: float
@@ -75,6 +79,37 @@ class Choice:
     def predict(self, link: Link) -> Prediction:
         """Return the batch simulated on ``link``, with what each side does when."""
         return predict(self.work, chunks=self.chunks, link=link, schedule=self.base.schedule)
+
+
+class Loses(Protocol):
+    """What is judged by what it loses: a choice here, a candidate of the playground."""
+
+    @property
+    def error(self) -> float:
+        """The largest of any tensor."""
+
+    @property
+    def unequal(self) -> float | None:
+        """The larger unequal gain of a text's gradients; None of images."""
+
+
+def largest_gain(gains: Iterable[float | None]) -> float | None:
+    """Return the largest of unequal gains, None if there are none."""
+    return max((gain for gain in gains if gain is not None), default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How much of what crosses may be lost where something is recommended."""
+
+    error: float = TOLERABLE_ERROR
+    """At any cut."""
+    unequal: float = TOLERABLE_GAIN
+    """Of gradients."""
+
+    def allow(self, choice: Loses) -> bool:
+        """Return whether it is within them."""
+        return choice.error <= self.error and (choice.unequal or 0) <= self.unequal
 
 
 class Costing:
@@ -119,6 +154,7 @@ class Costing:
             chunks=chunks,
             work=work,
             errors={name.replace("_", " "): cost.error for name, (_, cost) in messages.items()},
+            unequal=largest_gain(messages[name][1].unequal for name in ("gradient_1", "gradient_2")),
             uncompressed_bytes=self._uncompressed(pair, size, chunks),
             client_share=1 - (self._macs[second] - self._macs[first]) / max(self._macs[-1], 1),
         )

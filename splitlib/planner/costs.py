@@ -24,8 +24,8 @@ from splitlib.results import TIMING_PREFIX
 from splitlib.runtime import environment, results_dir
 from splitlib.version import __version__
 
-SCHEMA = 2  # raise it when the same file would mean other numbers
-_SHOWN = (1, SCHEMA)
+SCHEMA = 3  # raise it when the same file would mean other numbers
+_SHOWN = (1, 2, SCHEMA)
 """Also read, where a file is named: schema 1 measured power iteration on a tensor that it had encoded before."""
 ACTIVATION, GRADIENT = "activation", "gradient"
 # What of a config changes a layer's time or the tensors at a cut. Where it is cut, what compresses, and how long it
@@ -75,6 +75,8 @@ class CodecCost:
     """Seconds, median."""
     error: float
     """Mean squared error over the tensor's variance, of a micro-batch not seen before; 0 is exact."""
+    unequal: float | None = None
+    """How unequally a text's tokens arrive (:func:`splitlib.compressors.unequal_gain`); None for other tensors."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from splitlib.pipeline.remote.link import Link
 from splitlib.planner.assumptions import assumptions
 from splitlib.planner.bench import REPEATS, Wanted, measured_costs
 from splitlib.planner.candidates import ALL, Compressors, Pair, chosen_chunks, chosen_compressors, chosen_pairs
-from splitlib.planner.choices import TOLERABLE_ERROR, Choice, Costing, Side, lower_bound
+from splitlib.planner.choices import Choice, Costing, Limits, Side, lower_bound
 from splitlib.planner.costs import ACTIVATION, GRADIENT, Costs, read_costs
 from splitlib.runtime import pick_device
 
@@ -36,17 +36,17 @@ class Plan:
     assumptions: list[str]
     compared: int
     """How many choices there were."""
-    max_error: float
-    """The largest error at a cut of what is recommended."""
+    limits: Limits
+    """What is recommended is within these."""
     client: Costs
     """What the client's times come from."""
     server: Costs
 
     @property
     def best(self) -> Choice:
-        """The fastest choice within ``max_error``; where none is, the one with the least error."""
-        within = (choice for choice in self.choices if choice.error <= self.max_error)
-        return next(within, None) or min(self.choices, key=lambda choice: choice.error)
+        """The fastest choice within ``limits``; where none is, the one with the least error."""
+        within = next(filter(self.limits.allow, self.choices), None)
+        return within or min(self.choices, key=lambda choice: choice.error)
 
     def table(self) -> pd.DataFrame:
         """Return one row for each choice, the fastest first: predicted seconds, bytes of a batch, errors."""
@@ -67,6 +67,7 @@ class Plan:
             "wire_bytes": choice.wire_bytes,
             "compression_ratio": choice.wire_bytes / max(choice.uncompressed_bytes, 1),
             **{f"{name}_error": max(choice.errors[each] for each in names) for name, names in sides.items()},
+            "unequal_gain": choice.unequal,
         }
 
     def command(self, choice: Choice | None = None) -> str:
@@ -108,7 +109,7 @@ def plan(
         device: ``auto``, ``cpu``, ``cuda:N``: where both sides run; or ``cpu,cuda`` for client and server.
         fresh: measure again.
         max_error: leave out choices with a larger error (mean squared over variance) at any cut; None leaves out none,
-            and recommends none above ``TOLERABLE_ERROR``.
+            and recommends what is within :class:`~splitlib.planner.choices.Limits`.
         max_client_share: leave out cuts that give the client a larger share of the MACs.
         client_speed: how many times as fast as this machine the client is.
         server_speed: the same of the server.
@@ -143,9 +144,9 @@ def plan(
         for number, size in sizes.items()
     ]
     allowed = _allowed(choices, max_error, max_client_share)
-    limit = TOLERABLE_ERROR if max_error is None else max_error
-    sound = [choice for choice in allowed if choice.error <= limit]
-    coarse = [choice for choice in allowed if not choice.error <= limit]
+    limits = Limits() if max_error is None else Limits(error=max_error, unequal=math.inf)
+    sound = [choice for choice in allowed if limits.allow(choice)]
+    coarse = [choice for choice in allowed if not limits.allow(choice)]
     kept = (*_fastest(sound, link, keep), *_fastest(coarse, link, keep))  # apart: faster ones would crowd out the best
     ranked = sorted(kept, key=lambda choice: choice.seconds)
     return Plan(
@@ -153,7 +154,7 @@ def plan(
         link=link,
         assumptions=list(assumptions(base, link, client, server, sizes, len(allowed), len(ranked), measured)),
         compared=len(allowed),
-        max_error=limit,
+        limits=limits,
         client=client.costs,
         server=server.costs,
     )

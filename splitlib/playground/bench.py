@@ -26,6 +26,7 @@ from splitlib.errors import ConfigError
 from splitlib.experiment import prepare
 from splitlib.measuring.stages import time_stages
 from splitlib.pipeline.predict import Work
+from splitlib.planner.codecs import tokens_gain
 from splitlib.runtime import hardware, pick_device
 from splitlib.training import Trainer
 
@@ -82,6 +83,8 @@ class Encoded:
     """Bytes of the tensor itself."""
     error: float
     """Squared error over the variance."""
+    unequal: float | None
+    """How unequally a text's tokens arrive; None of images."""
     encode: float
     """Median seconds of one micro-batch, measured."""
     decode: float
@@ -219,12 +222,13 @@ def _encode(codec: Codec, cut: int, chunks: tuple[Tensor, ...]) -> Encoded:
         times.append((middle - start, time.perf_counter() - middle))
         payloads.append(payload)
         arrived.append(back)
-    whole = torch.cat(chunks)
+    whole, came = torch.cat(chunks), torch.cat(arrived)
     return Encoded(
         payloads=tuple(payloads),
         nbytes=sum(payload.nbytes for payload in payloads),
         whole=whole.numel() * whole.element_size(),
-        error=relative_error(whole, torch.cat(arrived)),
+        error=relative_error(whole, came),
+        unequal=tokens_gain(whole, came),
         encode=statistics.median(t[0] for t in times),
         decode=statistics.median(t[1] for t in times),
     )

@@ -20,7 +20,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 
 from splitlib.errors import SplitlibError
-from splitlib.planner.choices import TOLERABLE_ERROR
+from splitlib.planner.choices import Limits
 from splitlib.playground import outlook
 from splitlib.playground.bench import Bench
 from splitlib.playground.choice import Choice
@@ -169,11 +169,13 @@ class Playground:
 def _answer(scene: Scene) -> str:
     """Return the sentence at the top: how long a batch takes over the link, and what would be fastest."""
     chosen, none = scene.chosen.seconds(scene.link), scene.none.seconds(scene.link)
-    tolerable = [each for each in scene.compared if each.worst <= TOLERABLE_ERROR]
+    limits = Limits()
+    tolerable = [each for each in scene.compared if limits.allow(each)]
     best = min(tolerable, key=lambda each: each.seconds(scene.link))
     words = f"Over {scene.link_words}: <b>{time_text(chosen)}</b> a batch predicted with {escape(scene.codec_words)}, "
     words += f"{time_text(none)} uncompressed"
-    bound = f"with an error up to {TOLERABLE_ERROR:g}"
+    bound = f"with an error up to {limits.error:g}"
+    bound += f" and an unequal gain up to {limits.unequal:g}" if scene.chosen.unequal is not None else ""
     if best.label == outlook.CHOSEN or best.seconds(scene.link) >= chosen:
         return f"{words}; nothing compared is faster {bound}."
     return f"{words}; fastest {bound}: {escape(best.label)}, {time_text(best.seconds(scene.link))}."

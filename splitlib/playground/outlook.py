@@ -18,6 +18,7 @@ from splitlib.config import RunConfig
 from splitlib.pipeline.predict import Message, Prediction, Work, predict
 from splitlib.pipeline.predict_rates import Seconds, gpipe_seconds
 from splitlib.pipeline.remote.link import Link
+from splitlib.planner.choices import largest_gain
 from splitlib.playground.bench import Bench, Codec, Encoded
 from splitlib.plots.timing import rate_text
 from splitlib.timeline import TENSORS
@@ -55,9 +56,14 @@ class Candidate:
         return sum(e.nbytes for e in self.encoded.values()) / sum(e.whole for e in self.encoded.values())
 
     @property
-    def worst(self) -> float:
+    def error(self) -> float:
         """The largest squared error over variance of any tensor."""
         return max(e.error for e in self.encoded.values())
+
+    @property
+    def unequal(self) -> float | None:
+        """The larger unequal gain of a text's gradients; None of images."""
+        return largest_gain(e.unequal for name, e in self.encoded.items() if name.startswith("gradient"))
 
     def seconds(self, link: Link) -> float:
         """Return the predicted time per batch."""

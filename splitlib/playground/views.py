@@ -71,7 +71,7 @@ class Cheapest(View):
                 f"predicted time per batch at {rate_text(scene.choice.mbit)}": time_text(each.seconds(scene.link)),
                 "predicted to pay": "–" if each is none else outlook.in_words(spans[each.label]),
                 "measured bytes, of uncompressed": f"{each.ratio:.3f}",
-                "measured error, worst tensor": f"{each.worst:.1e}",
+                "measured error, worst tensor": f"{each.error:.1e}",
             }
             for each in sorted(found, key=lambda each: each.seconds(scene.link))
         ]
