@@ -274,6 +274,19 @@ def test_a_fixed_set_of_choices_is_a_drop_down():
     assert {name: codec[name].options for name in choices} == choices
 
 
+def test_a_compressor_that_is_chosen_has_its_own_defaults():
+    """Codes that sort quantization packs stayed packed for a dead zone: four times its bytes, in no record's config."""
+    codec = CodecControls("activations", list(COMPRESSORS), "sort", {"level_bits": 3})
+    codec.name.value = "deadzone"
+    assert codec.options() == {} and codec["codes"].value == "context"
+    codec["step"].value = 0.7
+    codec.name.value = "sort"
+    assert (codec["codes"].value, codec["level_bits"].value) == ("packed", 3)
+    codec.name.value = "deadzone"
+    assert codec.options() == {"step": 0.7}, "what was chosen stays"
+    assert CodecControls("activations", list(COMPRESSORS), "deadzone", {}).options() == {}
+
+
 def test_a_step_given_as_a_whole_number_can_be_a_fraction_afterwards():
     codec = CodecControls("activations", list(COMPRESSORS), "deadzone", {"step": 2})
     codec["step"].value = 0.5

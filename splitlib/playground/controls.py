@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -168,6 +168,8 @@ class CodecControls:
         self._options = {
             option: _option(option, fitting(options.get(option, value), value)) for option, value in defaults.items()
         }
+        self._take_defaults(but=options)
+        self.name.observe(lambda _: self._take_defaults(), "value")
         self.arrange()
 
     @property
@@ -184,6 +186,13 @@ class CodecControls:
         known = parameters(COMPRESSORS[self.name.value]) if self._known() else {}
         values = {option: self._options[option].value for option in known}
         return {option: value for option, value in values.items() if option in _SIZES or value != known[option]}
+
+    def _take_defaults(self, but: Collection[str] = ()) -> None:
+        """Give options the compressor's own defaults, where they are at another's: codes are packed or in context."""
+        usual = compressor_options()
+        for option, default in parameters(COMPRESSORS[self.name.value]).items() if self._known() else ():
+            if option not in but and self._options[option].value in usual[option].values():
+                self._options[option].value = default
 
     def show(self, name: str, options: Mapping[str, Any]) -> None:
         """Set the name, and its options as far as they are given."""
